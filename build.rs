@@ -1,0 +1,6 @@
+//! Gives the shared library its SONAME. The major number is that of the ABI that callers link.
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let major = env!("CARGO_PKG_VERSION_MAJOR");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkissdb.so.{major}");
+}

@@ -1,1 +1,5 @@
 //! KISSDB 2.3.
+pub mod engine;
+pub mod error;
+pub mod format;
+pub use error::{Error, Result};

@@ -1,0 +1,444 @@
+//! Put and delete: the write protocol.
+
+use super::look::{Found, is_key};
+use super::state::phase;
+use super::{Engine, OLD_LIMIT, Outcome, Place, State, Storage};
+use crate::error::{Error, Result};
+use crate::format::block::{self, PAIR, RawBlock, Side};
+use crate::format::header;
+use crate::format::slot::{Slot, Word};
+use crate::format::table::{self, RawTable};
+use crate::format::{PAGE, hash, u64_at};
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The unit in which a medium loses writes.
+const SECTOR: u64 = 512;
+/// The file grows by an eighth, but by no less and no more than this.
+const STEP: (u64, u64) = (64 << 10, 4 << 20);
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Sets the value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key of 0 or more than 127 bytes or a value larger than the file's
+    /// value size; [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        if !is_key(key) {
+            return Err(Error::Invalid("a key has 1 to 127 bytes"));
+        }
+        if value.len() > self.sizes.value as usize {
+            return Err(Error::Invalid(
+                "the value is larger than the database's value size",
+            ));
+        }
+        self.may_write()?;
+        self.ready()?;
+        self.begin_change()?;
+        match self.find(key)? {
+            Found::Live(place, side) => self.overwrite(&place, side, key, value),
+            Found::Damaged(place) => self.put_again(&place, key, value),
+            Found::Absent {
+                deleted: Some(p), ..
+            } => self.put_again(&p, key, value),
+            Found::Absent {
+                unused: Some(p), ..
+            } => self.put_new(&p, key, value),
+            Found::Absent { .. } => {
+                let table = self.append_table()?;
+                let place = self.place(table, hash::slot(key, self.sizes.slots))?;
+                self.put_new(&place, key, value)
+            }
+        }
+    }
+
+    /// Deletes `key`; `false` if there is no such key.
+    ///
+    /// # Errors
+    /// [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
+    pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        if !is_key(key) {
+            return Ok(false);
+        }
+        self.may_write()?;
+        self.ready()?;
+        let mut found = false;
+        // The original can leave a key in two tables of its chain: all of them go.
+        while let Found::Live(mut place, _) | Found::Damaged(mut place) = self.find(key)? {
+            if !found {
+                self.begin_change()?;
+                if let Found::Live(p, _) | Found::Damaged(p) = self.find(key)? {
+                    place = p;
+                }
+            }
+            found = true;
+            self.settle_epoch(&place)?;
+            let side = place.slot.word.side();
+            let checksum =
+                self.store
+                    .load(side.offset(place.pair) + block::CHECKSUM as u64)? as u32;
+            self.write_deleted(&place, checksum)?;
+        }
+        Ok(found)
+    }
+
+    fn may_write(&self) -> Result<()> {
+        if !self.writable {
+            return Err(Error::Access("opened read-only"));
+        }
+        if self.st().poisoned.load(Relaxed) != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EIO).into());
+        }
+        Ok(())
+    }
+
+    /// A pair that was changed since our last sync may hold the value that the caller synced in
+    /// either copy: it must not be changed again before everything is on the medium.
+    fn settle_epoch(&mut self, place: &Place) -> Result<()> {
+        if place.slot.word.changed_in(self.epoch()) {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// First change of a life: the file is marked, on the medium, before anything else is stored.
+    pub(crate) fn begin_change(&mut self) -> Result<()> {
+        if self.st().phase.load(Relaxed) == phase::CHANGED {
+            return self.survey_once();
+        }
+        self.store.fill_holes()?;
+        // Tables that contradict each other are found out before they are trusted with more.
+        if self.survey().is_err() {
+            self.recover(false)?;
+            return self.survey_once();
+        }
+        if self.tables.is_empty() {
+            self.append_table()?;
+        }
+        self.mark()
+    }
+
+    /// Marks the file as changed. Both marks may reach the medium in any order: nothing else has
+    /// changed yet.
+    pub(crate) fn mark(&mut self) -> Result<()> {
+        self.store.store(header::CLOSE_FAILED, 1)?;
+        self.store.store(header::CLOSE_OK, 0)?;
+        if let Some(&first) = self.tables.first() {
+            self.store.store(first + table::CHECKSUM, table::MARK)?;
+        }
+        self.sync()?;
+        self.st().phase.store(phase::CHANGED, Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn begin_intent(&self, slot: u64, pair: u64, delete: bool) {
+        let st = self.st();
+        st.intent_pair.store(pair, Relaxed);
+        st.intent_delete.store(u64::from(delete), Relaxed);
+        st.intent.store(slot, std::sync::atomic::Ordering::Release);
+    }
+
+    pub(crate) fn end_intent(&self) {
+        self.st()
+            .intent
+            .store(0, std::sync::atomic::Ordering::Release);
+    }
+
+    /// The value goes to the copy that is not current; the slot's word makes it count.
+    fn overwrite(&mut self, place: &Place, current: Side, key: &[u8], value: &[u8]) -> Result<()> {
+        self.settle_epoch(place)?;
+        let side = current.other();
+        let number = place.table as u64;
+        let block = RawBlock::new(self.sizes, side, true, key, value, number);
+        self.set_checked(place.pair, false);
+        self.write_copy(place.pair, side, &block, true)?;
+        let word = Word::tagged(side, self.epoch(), block.checksum());
+        self.store.store(place.at + 16, word.0)?;
+        self.set_checked(place.pair, true);
+        Ok(())
+    }
+
+    /// Into the pair of a deleted slot: B first, while the good deleted A still decides, then A.
+    fn put_again(&mut self, place: &Place, key: &[u8], value: &[u8]) -> Result<()> {
+        self.settle_epoch(place)?;
+        let mut block = RawBlock::new(self.sizes, Side::B, true, key, value, place.table as u64);
+        block.mark_empty(self.sizes);
+        self.begin_intent(place.at, place.pair, false);
+        self.set_checked(place.pair, false);
+        // The end delimiters stay deleted until the close: one of them beside older contents would
+        // bring those back.
+        self.write_copy(place.pair, Side::B, &block, false)?;
+        block.set_delimiters(Side::A, true);
+        self.write_copy(place.pair, Side::A, &block, false)?;
+        self.commit(place, &block)
+    }
+
+    /// The slot of a pair whose two copies are whole.
+    fn commit(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
+        let word = Word::tagged(Side::A, self.epoch(), block.checksum());
+        self.write_slot(place.at, Slot::live(place.pair, word))?;
+        self.end_intent();
+        self.set_checked(place.pair, true);
+        Ok(())
+    }
+
+    /// A new pair, into zeros: in its first sector the start delimiter comes last, and without it
+    /// the pair is nothing. The end delimiters follow at the close.
+    fn put_new(&mut self, place: &Place, key: &[u8], value: &[u8]) -> Result<()> {
+        let (pair, in_gap) = self.room_for_pair()?;
+        let mut block = RawBlock::new(self.sizes, Side::A, true, key, value, place.table as u64);
+        self.begin_intent(place.at, pair, false);
+        if !in_gap {
+            self.st().end.store(pair + PAIR, Relaxed);
+        }
+        if place.table > 0 && self.sizes.covered() < block::END - block::KEY {
+            // The checksum does not cover the table number; a pair that named table 0 instead
+            // would take the slot of another key in the original's eyes.
+            for side in [Side::A, Side::B] {
+                self.store
+                    .store(side.offset(pair) + block::TABLE as u64, block.table())?;
+            }
+            self.sync()?;
+        }
+        for side in [Side::A, Side::B] {
+            block.set_delimiters(side, true);
+            self.write_fresh(side.offset(pair), &block)?;
+        }
+        let place = Place { pair, ..*place };
+        self.commit(&place, &block)?;
+        if in_gap {
+            self.st().gap_count.fetch_sub(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Delimiters of both copies and the slot; the contents stay as they are until the close, so
+    /// that a torn delete is a live pair or a deleted one and never anything else.
+    pub(crate) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
+        let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
+        self.begin_intent(place.at, place.pair, true);
+        self.set_checked(place.pair, false);
+        for side in [Side::A, Side::B] {
+            let (start, end) = side.delimiters(false);
+            self.store.store(side.offset(place.pair), start)?;
+            self.store
+                .store(side.offset(place.pair) + block::END as u64, end)?;
+        }
+        self.write_slot(place.at, Slot::deleted(place.pair, word))?;
+        self.end_intent();
+        Ok(())
+    }
+
+    /// Offset of A last: it is what makes a slot used.
+    pub(crate) fn write_slot(&self, at: u64, slot: Slot) -> Result<()> {
+        self.store.store(at + 16, slot.word.0)?;
+        self.store.store(at + 8, slot.b as u64)?;
+        self.store.store(at, slot.a as u64)
+    }
+
+    /// Writes over one copy: its checksum is invalid from the first store to the last, and in its
+    /// first sector no prefix of the stores looks whole. `end`: also the end delimiter.
+    pub(crate) fn write_copy(
+        &mut self,
+        pair: u64,
+        side: Side,
+        block: &RawBlock,
+        end: bool,
+    ) -> Result<()> {
+        let at = side.offset(pair);
+        let word = |i: usize| u64_at(&block.0[..], i);
+        self.store
+            .store(at + block::CHECKSUM as u64, block::WRITING)?;
+        if self.uncovered_tail() {
+            self.sync()?;
+        }
+        let tail = if end { block::SIZE } else { block::END } as u64;
+        self.replace(at + SECTOR, tail - SECTOR, |i| word(SECTOR as usize + i))?;
+        if self.uncovered_tail() {
+            self.sync()?;
+        }
+        let key = block::KEY as u64;
+        self.replace(at + key, SECTOR - key, |i| word(block::KEY + i))?;
+        self.store.store(at, word(0))?;
+        self.store
+            .store(at + block::CHECKSUM as u64, word(block::CHECKSUM))
+    }
+
+    /// With unusual sizes the checksum leaves a part of the value uncovered that lies outside the
+    /// first sector: there a sync must do what the checksum can't.
+    fn uncovered_tail(&self) -> bool {
+        let covered = block::KEY + self.sizes.covered();
+        let value = block::VALUE + self.sizes.value as usize;
+        covered < value && value > SECTOR as usize
+    }
+
+    /// Writes a live copy without its end delimiter into zeros.
+    fn write_fresh(&mut self, at: u64, block: &RawBlock) -> Result<()> {
+        let words = |from: usize, to: usize| {
+            (from..to)
+                .step_by(8)
+                .map(|i| (i, u64_at(&block.0[..], i)))
+                .filter(|&(_, w)| w != 0)
+        };
+        for (i, w) in words(SECTOR as usize, block::END) {
+            self.store.store(at + i as u64, w)?;
+        }
+        if self.uncovered_tail() {
+            self.sync()?;
+        }
+        for (i, w) in words(block::KEY, SECTOR as usize) {
+            self.store.store(at + i as u64, w)?;
+        }
+        self.store.store(
+            at + block::CHECKSUM as u64,
+            u64_at(&block.0[..], block::CHECKSUM),
+        )?;
+        self.store.store(at, u64_at(&block.0[..], 0))
+    }
+
+    /// A zeroed place for a pair, on the medium: inside the file if there is one, and whether it is.
+    pub(crate) fn room_for_pair(&mut self) -> Result<(u64, bool)> {
+        let st = self.st();
+        let n = st.gap_count.load(Relaxed);
+        if n > 0
+            && let Some(gap) = st.gaps.get(n as usize - 1)
+        {
+            return Ok((gap.load(Relaxed), true));
+        }
+        let at = st.end.load(Relaxed);
+        self.make_room(at, PAIR)?;
+        Ok((at, false))
+    }
+
+    /// Makes the file reach `bytes` behind `at`, and beyond, because growing is slow.
+    fn make_room(&self, at: u64, bytes: u64) -> Result<()> {
+        let need = at
+            .checked_add(bytes)
+            .ok_or(Error::Corrupt("offset out of range"))?;
+        let len = self.store.len()?;
+        if need > len || len % PAGE != 0 {
+            let limit = if self.large {
+                u64::MAX - PAGE
+            } else {
+                OLD_LIMIT
+            };
+            if need > limit {
+                return Err(io::Error::from_raw_os_error(libc::EFBIG).into());
+            }
+            let step = (need / 8).clamp(STEP.0, STEP.1);
+            let want = need.saturating_add(step).next_multiple_of(PAGE).min(limit);
+            if self.store.grow(want).is_err() {
+                self.store.grow(need.next_multiple_of(PAGE))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends an empty table and links it; answers its number.
+    pub(crate) fn append_table(&mut self) -> Result<usize> {
+        let at = self.st().end.load(Relaxed);
+        self.make_room(at, table::SIZE + PAIR)?;
+        let slot = match self.tables.last() {
+            Some(&last) => table::slot_offset(last, table::SLOTS as u16),
+            None => at,
+        };
+        self.begin_intent(slot, 0, false);
+        let raw = RawTable::empty();
+        self.store.store(at + table::CHECKSUM, table::MARK)?;
+        for i in [0, table::END] {
+            self.store.store(at + i, u64_at(&raw.0, i as usize))?;
+        }
+        // Before any pair names it, and before any link leads to it.
+        self.sync()?;
+        if let Some(&last) = self.tables.last() {
+            self.set_link(last, at)?;
+        }
+        self.tables.try_reserve(1).map_err(|_| Error::Memory)?;
+        self.tables.push(at);
+        self.st().tables.store(self.tables.len() as u64, Relaxed);
+        self.st().end.store(at + table::SIZE, Relaxed);
+        self.end_intent();
+        Ok(self.tables.len() - 1)
+    }
+
+    pub(crate) fn set_link(&self, table: u64, next: u64) -> Result<()> {
+        if (self.sizes.slots as usize) < table::SLOTS {
+            self.store
+                .store(table::slot_offset(table, self.sizes.slots), next)?;
+        }
+        self.store
+            .store(table::slot_offset(table, table::SLOTS as u16), next)
+    }
+
+    /// Finishes or undoes the change that a process was making when it died, or that failed.
+    pub(crate) fn finish_dead(&mut self) -> Result<()> {
+        let st = self.st();
+        let at = st.intent.load(Relaxed);
+        let (pair, delete) = (
+            st.intent_pair.load(Relaxed),
+            st.intent_delete.load(Relaxed) != 0,
+        );
+        // Tables first: the count may be behind the links.
+        self.tables = self.chain()?.0;
+        self.st().tables.store(self.tables.len() as u64, Relaxed);
+        self.layout = self.st().layout.fetch_add(1, Relaxed) + 1;
+        self.checked.clear();
+        let inside = self.tables.iter().enumerate().find_map(|(t, &o)| {
+            let i = at.checked_sub(table::slot_offset(o, 0))? / crate::format::slot::SIZE;
+            (i < u64::from(self.sizes.slots)).then_some((t, i as u16))
+        });
+        if pair != 0
+            && let Some((t, i)) = inside
+        {
+            let place = self.place(t, i)?;
+            if place.pair == pair {
+                self.finish_pair(&place, delete)?;
+            } else if pair % PAGE == 0 && pair + PAIR <= self.store.len()? {
+                // Not committed: the place is as empty as before.
+                self.zero(pair, PAIR)?;
+            }
+        }
+        self.st().surveyed.store(0, Relaxed);
+        self.survey_once()?;
+        let end = self.st().end.load(Relaxed);
+        let rest = self
+            .store
+            .len()?
+            .saturating_sub(end)
+            .min(table::SIZE + PAIR);
+        self.zero(end, rest)?;
+        self.end_intent();
+        Ok(())
+    }
+
+    /// A delete goes on; a put into a deleted pair goes on if a copy of it is whole.
+    fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
+        let pair = self.read_pair(place.pair)?;
+        let side = place.slot.word.side();
+        if delete {
+            return self.write_deleted(place, pair.verdict(side).checksum);
+        }
+        if !place.slot.is_deleted() {
+            return Ok(());
+        }
+        let a = pair.outcome_of(Side::A);
+        let b = pair.outcome_of(Side::B);
+        match (a, b) {
+            (Outcome::Live(_), _) => self.commit(place, pair.block(Side::A)),
+            (Outcome::Deleted(_), Outcome::Deleted(_)) => Ok(()),
+            (Outcome::Deleted(_), _) => {
+                // B was being written; A still has the deleted record.
+                let mut block = pair.block(Side::A).clone();
+                block.set_delimiters(Side::B, false);
+                self.write_copy(place.pair, Side::B, &block, true)
+            }
+            (Outcome::Damaged, Outcome::Live(_)) => {
+                let mut block = pair.block(Side::B).clone();
+                block.set_delimiters(Side::A, true);
+                self.write_copy(place.pair, Side::A, &block, false)?;
+                self.commit(place, &block)
+            }
+            (Outcome::Damaged, _) => self.drop_pair(place),
+        }
+    }
+}

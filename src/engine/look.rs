@@ -1,0 +1,217 @@
+//! Look-ups and iteration.
+
+use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
+use crate::error::{Error, Result};
+use crate::format::block::{self, Side};
+use crate::format::hash;
+use crate::format::slot::Word;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Where a look-up ended.
+pub(crate) enum Found {
+    /// The key lives here, in this copy.
+    Live(Place, Side),
+    /// The key is here, but neither copy can be believed.
+    Damaged(Place),
+    /// Not in the chain: the first deleted and the first unused slot of it.
+    Absent {
+        deleted: Option<Place>,
+        unused: Option<Place>,
+    },
+}
+
+/// What a slot turned out to hold.
+enum Content {
+    Live(Side),
+    Nothing,
+    Damaged,
+}
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// The value of `key` is copied into `buf` if it fits; answers its size in bytes, `None` if
+    /// there is no such key (or it is empty or of 128 bytes and more).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if both copies are damaged; [`Error::Io`].
+    pub fn get(&mut self, key: &[u8], buf: &mut [u8]) -> Result<Option<usize>> {
+        if !is_key(key) {
+            return Ok(None);
+        }
+        self.ready()?;
+        match self.find(key)? {
+            Found::Live(place, side) => self.read_value(place.pair, side, buf).map(Some),
+            Found::Damaged(_) => Err(Error::Corrupt("both copies of a record are damaged")),
+            Found::Absent { .. } => Ok(None),
+        }
+    }
+
+    /// Copies a value that fits into `buf`; answers its size.
+    pub(crate) fn read_value(&self, pair: u64, side: Side, buf: &mut [u8]) -> Result<usize> {
+        let at = side.offset(pair);
+        let size = self.store.load(at + block::VALUE_SIZE as u64)? as u32 as usize;
+        let size = size.min(self.sizes.value as usize);
+        if let Some(buf) = buf.get_mut(..size) {
+            self.store.read(at + block::VALUE as u64, buf)?;
+        }
+        Ok(size)
+    }
+
+    /// Looks through the whole chain of `key`.
+    pub(crate) fn find(&mut self, key: &[u8]) -> Result<Found> {
+        let index = hash::slot(key, self.sizes.slots);
+        let (mut deleted, mut unused) = (None, None);
+        let mut t = 0;
+        while t < self.tables.len() {
+            let place = self.place(t, index)?;
+            t += 1;
+            if place.slot.is_unused() {
+                unused.get_or_insert(place);
+            } else if place.pair == 0 {
+                // Offsets that name no pair: as good as lost, but not to be written over.
+            } else if place.slot.is_deleted() {
+                deleted.get_or_insert(place);
+            } else {
+                let layout = self.layout;
+                match self.content(place)? {
+                    Content::Live(side) if self.has_key(place.pair, side, key)? => {
+                        return Ok(Found::Live(self.place(place.table, index)?, side));
+                    }
+                    Content::Damaged
+                        if self.has_key(place.pair, Side::A, key)?
+                            || self.has_key(place.pair, Side::B, key)? =>
+                    {
+                        return Ok(Found::Damaged(place));
+                    }
+                    _ => {}
+                }
+                if self.layout != layout {
+                    // The touch led to a repair of the tables: begin again.
+                    (deleted, unused, t) = (None, None, 0);
+                }
+            }
+        }
+        Ok(Found::Absent { deleted, unused })
+    }
+
+    fn has_key(&self, pair: u64, side: Side, key: &[u8]) -> Result<bool> {
+        let at = side.offset(pair) + block::KEY as u64;
+        let mut field = [0; block::KEY_LEN];
+        self.store.read(at, &mut field)?;
+        Ok(field.starts_with(key) && field.get(key.len()) == Some(&0))
+    }
+
+    /// What a used slot holds. The first touch of a pair checks both copies.
+    fn content(&mut self, place: Place) -> Result<Content> {
+        if self.is_checked(place.pair) {
+            return Ok(Content::Live(place.slot.word.side()));
+        }
+        let pair = self.read_pair(place.pair)?;
+        let outcome = pair.outcome(Some(place.slot.word));
+        match outcome {
+            Outcome::Live(side) if side == place.slot.word.side() => {
+                self.set_checked(place.pair, true);
+            }
+            // The file is whole but for this record: served, not touched.
+            _ if self.st().recovered.load(Relaxed) == 0 => {}
+            _ => self.mend(place, &pair, outcome)?,
+        }
+        Ok(match outcome {
+            Outcome::Live(side) => Content::Live(side),
+            Outcome::Deleted(_) => Content::Nothing,
+            Outcome::Damaged if self.st().recovered.load(Relaxed) != 0 => Content::Nothing,
+            Outcome::Damaged => Content::Damaged,
+        })
+    }
+
+    /// First touch, after a recovery that did not read every pair, of one that is not as its slot says.
+    fn mend(&mut self, place: Place, pair: &Pair, outcome: Outcome) -> Result<()> {
+        if self.store.is_file() && !self.writable {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Live(side) => {
+                // The copy that the slot names did not reach the medium; the other one had.
+                let word = Word::tagged(
+                    side,
+                    self.epoch().wrapping_sub(1),
+                    pair.verdict(side).checksum,
+                );
+                self.store.store(place.at + 16, word.0)?;
+                self.set_checked(place.pair, true);
+                Ok(())
+            }
+            Outcome::Deleted(side) if !pair.block(side).value_is_zero() => {
+                // A delete of ours: it keeps the contents. Only its slot did not reach the medium.
+                self.write_deleted(&place, pair.verdict(place.slot.word.side()).checksum)
+            }
+            // Not by us: the original was here after us, or the medium is bad.
+            Outcome::Deleted(_) => self.walk(),
+            Outcome::Damaged => self.drop_pair(&place),
+        }
+    }
+
+    /// The next live entry at or behind `pos`, which moves behind it: its key, and its value copied
+    /// into `buf` (filled up with zeros) if there is one. `None` at the end. Damaged entries are
+    /// passed over.
+    ///
+    /// The key is answered as the file's key size of bytes, zeros behind it.
+    pub fn next(&mut self, pos: &mut Position, buf: Option<&mut [u8]>) -> Result<Option<Vec<u8>>> {
+        self.ready()?;
+        while let Ok(t) = usize::try_from(pos.table)
+            && t < self.tables.len()
+        {
+            if pos.slot >= u64::from(self.sizes.slots) {
+                *pos = Position {
+                    table: pos.table + 1,
+                    slot: 0,
+                };
+                continue;
+            }
+            let place = self.place(t, pos.slot as u16)?;
+            pos.slot += 1;
+            if place.pair == 0 || place.slot.is_deleted() {
+                continue;
+            }
+            let Content::Live(side) = self.content(place)? else {
+                continue;
+            };
+            let mut field = [0; block::KEY_LEN];
+            self.store
+                .read(side.offset(place.pair) + block::KEY as u64, &mut field)?;
+            if self.is_shadowed(&place, &field)? {
+                continue;
+            }
+            if let Some(buf) = buf {
+                let n = self.read_value(place.pair, side, buf)?.min(buf.len());
+                buf[n..].fill(0);
+            }
+            let mut key = Vec::new();
+            key.try_reserve_exact(block::KEY_LEN)
+                .map_err(|_| Error::Memory)?;
+            key.extend_from_slice(&field[..self.sizes.key as usize]);
+            return Ok(Some(key));
+        }
+        Ok(None)
+    }
+
+    /// Whether an earlier table holds the same key: the original can leave two, the first counts.
+    fn is_shadowed(&mut self, place: &Place, field: &[u8; block::KEY_LEN]) -> Result<bool> {
+        let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
+        for t in 0..place.table {
+            let p = self.place(t, place.index)?;
+            if p.pair != 0
+                && !p.slot.is_deleted()
+                && let Content::Live(side) = self.content(p)?
+                && self.has_key(p.pair, side, &field[..n])?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether bytes can be a key: not empty, shorter than the key field.
+pub(crate) fn is_key(key: &[u8]) -> bool {
+    (1..block::KEY_LEN).contains(&key.len()) && !key.contains(&0)
+}

@@ -1,0 +1,428 @@
+//! The store itself: look-ups, changes, recovery, the close, over a [`Storage`].
+//!
+//! The caller holds the engine lock during every call. The protocol, which store follows which
+//! barrier and why, is in docs/design.md; in short:
+//!
+//! - A pair is changed at most once between two syncs of our own ([`State::epoch`]), so the copy
+//!   that the last completed sync made durable is never overwritten.
+//! - An overwrite writes the copy that is not current, then the slot's word, which carries the
+//!   checksum of the copy that it names: a slot that reached the medium without its copy convicts itself.
+//! - A new pair is written into zeros, start delimiters last. A deleted one gets its delimiters and
+//!   keeps its contents until the close.
+//! - From the first change of a life to its close table 0 carries [`table::MARK`].
+
+mod change;
+mod look;
+mod recover;
+mod settle;
+pub mod state;
+pub mod storage;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use state::State;
+pub use storage::Storage;
+
+use crate::error::{Error, Result};
+use crate::format::block::{Kind, RawBlock, Side, Verdict};
+use crate::format::header::{self, Header};
+use crate::format::slot::{Slot, Word};
+use crate::format::table::{self, RawTable};
+use crate::format::{PAGE, Sizes};
+use state::phase;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Growing the file past this many bytes needs permission: the original reads larger offsets wrongly.
+pub const OLD_LIMIT: u64 = 1 << 31;
+
+/// A position of an iteration: the next slot to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// Index of the table.
+    pub table: u64,
+    /// Index of the slot in it.
+    pub slot: u64,
+}
+
+/// The engine of one handle.
+pub struct Engine<S, H> {
+    store: S,
+    state: H,
+    sizes: Sizes,
+    writable: bool,
+    large: bool,
+    /// Offsets of the tables, valid while `layout` is the state's.
+    tables: Vec<u64>,
+    layout: u64,
+    /// One bit for each page of the file: the pair that begins there was checked by this handle.
+    checked: Vec<u64>,
+}
+
+/// What the two copies of a pair and the word of its slot amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The value is in this copy.
+    Live(Side),
+    /// Deleted; this copy is the good one.
+    Deleted(Side),
+    /// Neither copy can be believed.
+    Damaged,
+}
+
+/// Both copies of a pair, read and checked.
+pub(crate) struct Pair {
+    pub at: u64,
+    pub blocks: [RawBlock; 2],
+    pub verdicts: [Verdict; 2],
+}
+
+impl Pair {
+    pub fn block(&self, side: Side) -> &RawBlock {
+        &self.blocks[side as usize]
+    }
+
+    pub fn verdict(&self, side: Side) -> Verdict {
+        self.verdicts[side as usize]
+    }
+
+    /// What one copy says by itself.
+    pub fn outcome_of(&self, side: Side) -> Outcome {
+        match self.verdict(side) {
+            Verdict {
+                good: true,
+                kind: Kind::Live,
+                ..
+            } => Outcome::Live(side),
+            Verdict {
+                good: true,
+                kind: Kind::Deleted,
+                ..
+            } => Outcome::Deleted(side),
+            _ => Outcome::Damaged,
+        }
+    }
+
+    /// Which copy counts. `word` is the third word of the pair's slot, if that can be believed.
+    pub fn outcome(&self, word: Option<Word>) -> Outcome {
+        let (a, b) = (self.outcome_of(Side::A), self.outcome_of(Side::B));
+        if let Some((word, sum)) = word.and_then(|w| Some((w, w.checksum()?))) {
+            let (named, other) = match word.side() {
+                Side::A => (a, b),
+                Side::B => (b, a),
+            };
+            // The slot is ours, from an unfinished life. If the copy that it names is not the one
+            // that it knows, that copy did not reach the medium whole: then the other one had not
+            // been touched since the last sync.
+            if named != Outcome::Damaged && self.verdict(word.side()).checksum == sum {
+                return named;
+            }
+            return if other == Outcome::Damaged {
+                named
+            } else {
+                other
+            };
+        }
+        match (a, b) {
+            (Outcome::Live(_), Outcome::Live(_)) => {
+                Outcome::Live(word.map_or(Side::B, |w| w.side()))
+            }
+            // As the original: a good deleted A decides; a live A needs no B.
+            (Outcome::Damaged, b) => b,
+            (a, _) => a,
+        }
+    }
+}
+
+/// A slot that was found, and where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Index of its table.
+    pub table: usize,
+    /// Index in the table.
+    pub index: u16,
+    /// Offset of the slot in the file.
+    pub at: u64,
+    pub slot: Slot,
+    /// Offset of the pair; 0 for an unused slot.
+    pub pair: u64,
+}
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Opens the file in `store`: reads its header and, if nobody has in this life, recovers it.
+    ///
+    /// `writable`: whether this handle may change the file. `large`: whether the file may grow past
+    /// [`OLD_LIMIT`].
+    ///
+    /// # Errors
+    /// Those of [`Header::parse`] and of the storage; [`Error::Access`] if the file must be recovered
+    /// and this handle may not write: open it again on a storage that keeps changes in memory.
+    pub fn open(store: S, state: H, writable: bool, large: bool) -> Result<Self> {
+        let mut bytes = [0; header::SIZE];
+        if store.len()? < header::SIZE as u64 {
+            return Err(Error::Corrupt("shorter than a header"));
+        }
+        store.read(0, &mut bytes)?;
+        let header = Header::parse(&bytes)?;
+        let mut engine = Self {
+            store,
+            state,
+            sizes: header.sizes,
+            writable,
+            large,
+            tables: Vec::new(),
+            layout: u64::MAX,
+            checked: Vec::new(),
+        };
+        engine.begin_life(header.clean)?;
+        Ok(engine)
+    }
+
+    fn begin_life(&mut self, clean: bool) -> Result<()> {
+        if self.st().phase.load(Relaxed) != phase::UNREAD {
+            return self.ready();
+        }
+        let marked = self.store.len()? >= PAGE + table::SIZE
+            && self.store.load(PAGE + table::CHECKSUM)? == table::MARK;
+        if clean && !marked && self.read_clean_tables()? {
+            self.st().phase.store(phase::CLEAN, Relaxed);
+            return Ok(());
+        }
+        if !self.writable && self.store.is_file() {
+            return Err(Error::Access("the file must be recovered first"));
+        }
+        self.recover(marked)
+    }
+
+    /// The sizes in the file's header.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The medium.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The medium, to be exchanged for one that can do more.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Lets this handle change the file from now on.
+    pub fn allow_writing(&mut self) {
+        self.writable = true;
+    }
+
+    pub(crate) fn st(&self) -> &State {
+        self.state.as_ref()
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.st().epoch.load(Relaxed)
+    }
+
+    /// Before each call: finishes what a dead process left, and learns of rearranged tables.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        if self.writable {
+            if self.st().walking.load(Relaxed) != 0 {
+                self.walk()?;
+            }
+            if self.st().intent.load(Relaxed) != 0 {
+                self.finish_dead()?;
+            }
+        }
+        let layout = self.st().layout.load(Relaxed);
+        if self.layout != layout || self.tables.len() as u64 != self.st().tables.load(Relaxed) {
+            if self.layout != layout {
+                self.checked.clear();
+            }
+            self.tables = self.chain()?.0;
+            self.st().tables.store(self.tables.len() as u64, Relaxed);
+            self.layout = layout;
+        }
+        Ok(())
+    }
+
+    /// The tables, by following the links from the first one, and whether the last link was a
+    /// proper end. Links out of range, unaligned or cyclic end the chain.
+    pub(crate) fn chain(&self) -> Result<(Vec<u64>, bool)> {
+        let len = self.store.len()?;
+        let mut tables = Vec::new();
+        let mut at = PAGE;
+        if len < PAGE + table::SIZE {
+            return Ok((tables, true));
+        }
+        loop {
+            let inside = at >= PAGE
+                && at % PAGE == 0
+                && at.checked_add(table::SIZE).is_some_and(|e| e <= len);
+            // Tables are appended, so a link always leads towards the end: no cycle can hide.
+            let onward = tables.last().is_none_or(|&last| at > last);
+            if !inside || !onward {
+                return Ok((tables, false));
+            }
+            let start = self.store.load(at)? == table::START_DELIMITER;
+            let end = self.store.load(at + table::END)? == table::END_DELIMITER;
+            if !start && !end {
+                // A header with zeros behind it has no table yet.
+                let none = tables.is_empty() && self.is_zero(PAGE, table::SIZE)?;
+                return Ok((tables, none));
+            }
+            tables.try_reserve(1).map_err(|_| Error::Memory)?;
+            tables.push(at);
+            at = self.link(at)?;
+            if at == 0 {
+                return Ok((tables, true));
+            }
+        }
+    }
+
+    fn link(&self, table: u64) -> Result<u64> {
+        let next = self
+            .store
+            .load(table::slot_offset(table, table::SLOTS as u16))?;
+        if next == 0 && (self.sizes.slots as usize) < table::SLOTS {
+            return self.store.load(table::slot_offset(table, self.sizes.slots));
+        }
+        Ok(next)
+    }
+
+    /// Reads the tables of a clean file; `false` if one of them is not what it was.
+    fn read_clean_tables(&mut self) -> Result<bool> {
+        let (tables, whole) = self.chain()?;
+        if !whole {
+            return Ok(false);
+        }
+        for &t in &tables {
+            let raw = self.raw_table(t)?;
+            if raw.delimiters() != 2 || raw.checksum() != self.store.load(t + table::CHECKSUM)? {
+                return Ok(false);
+            }
+        }
+        self.layout = self.st().layout.load(Relaxed);
+        self.st().tables.store(tables.len() as u64, Relaxed);
+        self.tables = tables;
+        Ok(true)
+    }
+
+    pub(crate) fn raw_table(&self, at: u64) -> Result<RawTable> {
+        let mut raw = RawTable(vec![0; table::SIZE as usize].into_boxed_slice());
+        self.store.read(at, &mut raw.0)?;
+        Ok(raw)
+    }
+
+    pub(crate) fn read_pair(&self, at: u64) -> Result<Pair> {
+        let read = |side: Side| -> Result<(RawBlock, Verdict)> {
+            let mut b = RawBlock::zeroed();
+            self.store.read(side.offset(at), &mut b.0[..])?;
+            let v = b.check(self.sizes, side);
+            Ok((b, v))
+        };
+        let (a, va) = read(Side::A)?;
+        let (b, vb) = read(Side::B)?;
+        Ok(Pair {
+            at,
+            blocks: [a, b],
+            verdicts: [va, vb],
+        })
+    }
+
+    pub(crate) fn read_slot(&self, at: u64) -> Result<Slot> {
+        let mut w = [0; 24];
+        self.store.read(at, &mut w)?;
+        Ok(Slot {
+            a: crate::format::u64_at(&w, 0) as i64,
+            b: crate::format::u64_at(&w, 8) as i64,
+            word: Word(crate::format::u64_at(&w, 16)),
+        })
+    }
+
+    /// Slot `index` of table number `table`.
+    pub(crate) fn place(&self, table: usize, index: u16) -> Result<Place> {
+        let at = table::slot_offset(self.tables[table], index);
+        let slot = self.read_slot(at)?;
+        let pair = slot.pair(self.store.len()?).unwrap_or(0);
+        Ok(Place {
+            table,
+            index,
+            at,
+            slot,
+            pair,
+        })
+    }
+
+    pub(crate) fn is_zero(&self, at: u64, len: u64) -> Result<bool> {
+        let mut page = [0; PAGE as usize];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(PAGE) as usize;
+            self.store.read(at + done, &mut page[..n])?;
+            if page[..n].iter().any(|&b| b != 0) {
+                return Ok(false);
+            }
+            done += n as u64;
+        }
+        Ok(true)
+    }
+
+    /// Zeroes what is not zero in a range of whole words.
+    pub(crate) fn zero(&self, at: u64, len: u64) -> Result<()> {
+        self.replace(at, len, |_| 0)
+    }
+
+    /// Stores those words of a range that are not what `want` says of their offset in it.
+    pub(crate) fn replace(&self, at: u64, len: u64, want: impl Fn(usize) -> u64) -> Result<()> {
+        let mut page = [0; PAGE as usize];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(PAGE) as usize;
+            self.store.read(at + done, &mut page[..n])?;
+            for i in (0..n).step_by(8) {
+                let w = want(done as usize + i);
+                if crate::format::u64_at(&page, i) != w {
+                    self.store.store(at + done + i as u64, w)?;
+                }
+            }
+            done += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable; then every pair may be changed again.
+    pub fn sync(&mut self) -> Result<()> {
+        if self.st().poisoned.load(Relaxed) != 0 {
+            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
+        if let Err(e) = self.store.sync() {
+            // Pages of a failed sync may be marked clean without having been written.
+            self.st().poisoned.store(1, Relaxed);
+            return Err(e);
+        }
+        self.st().epoch.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn is_checked(&self, pair: u64) -> bool {
+        let page = (pair / PAGE) as usize;
+        self.checked
+            .get(page / 64)
+            .is_some_and(|w| w >> (page % 64) & 1 != 0)
+    }
+
+    pub(crate) fn set_checked(&mut self, pair: u64, yes: bool) {
+        let page = (pair / PAGE) as usize;
+        if yes && self.checked.len() <= page / 64 {
+            let more = page / 64 + 1 - self.checked.len();
+            if self.checked.try_reserve(more).is_err() {
+                return;
+            }
+            self.checked.resize(page / 64 + 1, 0);
+        }
+        if let Some(w) = self.checked.get_mut(page / 64) {
+            let bit = 1 << (page % 64);
+            *w = if yes { *w | bit } else { *w & !bit };
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Recovery of a file that was not closed.
+//!
+//! A file that this library left (table 0 marked) has slots that are up to date: it is enough to
+//! read tables, links, the pairs of deleted slots and what lies loose. Every other pair is checked
+//! when it is first touched. Any sign that the original was there after us means a walk over the
+//! whole file ([`super::walk`]), and so does any contradiction.
+
+use super::state::phase;
+use super::{Engine, Outcome, Place, State, Storage};
+use crate::error::Result;
+use crate::format::block::{self, PAIR, RawBlock, Side};
+use crate::format::slot::{Slot, Word};
+use crate::format::{PAGE, hash, table};
+use std::sync::atomic::Ordering::Relaxed;
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Brings the file into order; afterwards it is marked as changed.
+    pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
+        // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
+        self.sync()?;
+        if marked && self.recover_marked()? {
+            self.tidy_up()?;
+            self.sync()?;
+        } else {
+            self.walk()?;
+        }
+        // Last: whoever comes after a death in here begins again.
+        self.st().recovered.store(1, Relaxed);
+        self.st().phase.store(phase::CHANGED, Relaxed);
+        if self.tables.is_empty() {
+            // The 2015 generation dies at a header alone that says it was not closed.
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// `false`: this file has to be walked.
+    fn recover_marked(&mut self) -> Result<bool> {
+        let (tables, whole) = self.chain()?;
+        if !whole || tables.is_empty() {
+            return Ok(false);
+        }
+        for &t in &tables {
+            if self.raw_table(t)?.delimiters() != 2 {
+                return Ok(false);
+            }
+        }
+        self.adopt_tables(tables);
+        let Ok(used) = self.used() else {
+            return Ok(false);
+        };
+        let mut doubtful = Vec::new();
+        self.each_slot(|t, i, slot| {
+            if slot.is_deleted() || !slot.is_whole() {
+                doubtful.push((t, i));
+            }
+            Ok(())
+        })?;
+        for (t, i) in doubtful {
+            let place = self.place(t, i)?;
+            if !self.recover_doubtful(&place)? {
+                return Ok(false);
+            }
+        }
+        let mut loose = used.free();
+        loose.push((used.end(), self.store.len()?.saturating_sub(used.end())));
+        for (at, len) in loose {
+            if !self.recover_loose(at, len)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes over a list of tables that others must learn of.
+    pub(crate) fn adopt_tables(&mut self, tables: Vec<u64>) {
+        self.st().tables.store(tables.len() as u64, Relaxed);
+        self.tables = tables;
+        self.checked.clear();
+        self.layout = self.st().layout.fetch_add(1, Relaxed) + 1;
+    }
+
+    /// A deleted or torn slot: the copies carry the truth. `false`: the original was here.
+    fn recover_doubtful(&mut self, place: &Place) -> Result<bool> {
+        let pair = self.read_pair(place.pair)?;
+        let slot = match pair.outcome(Some(place.slot.word)) {
+            Outcome::Live(side) => {
+                if place.slot.is_deleted()
+                    && pair.verdicts.iter().all(|v| v.good && v.delimiters == 2)
+                {
+                    return Ok(false);
+                }
+                Slot::live(place.pair, self.old_word(side, pair.verdict(side).checksum))
+            }
+            Outcome::Deleted(side) => {
+                Slot::deleted(place.pair, self.old_word(side, pair.verdict(side).checksum))
+            }
+            Outcome::Damaged => {
+                self.drop_pair(place)?;
+                return Ok(true);
+            }
+        };
+        if slot.a != place.slot.a || slot.b != place.slot.b {
+            self.write_slot(place.at, slot)?;
+        }
+        Ok(true)
+    }
+
+    /// A word for a pair that was changed, but before the last sync.
+    pub(crate) fn old_word(&self, side: Side, checksum: u32) -> Word {
+        Word::tagged(side, self.epoch().wrapping_sub(1), checksum)
+    }
+
+    /// What no slot names: a put that did not get that far is finished if it is whole, or undone.
+    /// `false`: the original was here.
+    fn recover_loose(&mut self, at: u64, len: u64) -> Result<bool> {
+        let mut p = at;
+        while p < at + len {
+            if self.is_zero(p, PAGE)? {
+                p += PAGE;
+                continue;
+            }
+            if self.store.load(p)? == table::START_DELIMITER {
+                let raw = self.raw_table(p)?;
+                let ours = self.store.load(p + table::CHECKSUM)? == table::MARK
+                    && (0..=table::SLOTS as u16).all(|i| raw.slot(i).is_unused());
+                if !ours || p + table::SIZE > at + len {
+                    return Ok(false);
+                }
+                self.zero(p, table::SIZE)?;
+                p += table::SIZE;
+                continue;
+            }
+            let pair = self.read_pair(p)?;
+            let end = |side: Side| {
+                let word = self.store.load(side.offset(p) + block::END as u64);
+                word.map(|w| w == side.delimiters(true).1 || w == side.delimiters(false).1)
+            };
+            if pair.verdicts.iter().any(|v| v.good) && (end(Side::A)? || end(Side::B)?) {
+                return Ok(false);
+            }
+            let mut done = PAGE;
+            if let Outcome::Live(side) = pair.outcome(None)
+                && p + PAIR <= at + len
+            {
+                done = PAIR;
+                let block = pair.block(side);
+                if let Ok(t) = usize::try_from(block.table())
+                    && t < self.tables.len()
+                {
+                    let place = self.place(t, hash::slot(block.key(), self.sizes.slots))?;
+                    if place.slot.is_unused() {
+                        let word = self.old_word(side, pair.verdict(side).checksum);
+                        self.write_slot(place.at, Slot::live(p, word))?;
+                        p += PAIR;
+                        continue;
+                    }
+                }
+            }
+            self.zero(p, done.min(at + len - p))?;
+            p += done;
+        }
+        Ok(true)
+    }
+
+    /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole.
+    pub(crate) fn tidy_up(&mut self) -> Result<()> {
+        let used = self.used()?;
+        for (at, len) in used.free() {
+            self.zero(at, len)?;
+        }
+        if self.store.len()? != used.end() {
+            self.store.truncate(used.end())?;
+            self.store.grow(used.end())?;
+        }
+        self.survey()?;
+        for i in 0..self.sizes.slots {
+            for t in 0..self.tables.len() {
+                let place = self.place(t, i)?;
+                if place.slot.is_unused() {
+                    self.close_hole(&place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Both copies are lost: the place is zeroed, to be used by the next new pair.
+    pub(crate) fn drop_pair(&mut self, place: &Place) -> Result<()> {
+        self.set_checked(place.pair, false);
+        self.zero(place.pair, PAIR)?;
+        self.write_slot(place.at, Slot::default())?;
+        self.st().surveyed.store(0, Relaxed);
+        let place = Place {
+            slot: Slot::default(),
+            pair: 0,
+            ..*place
+        };
+        self.close_hole(&place)
+    }
+
+    /// The original stops at an unused slot, so none may stand before a used one of its chain: a
+    /// deleted pair fills it. Where there is no room the hole stays; this library looks past it.
+    fn close_hole(&mut self, hole: &Place) -> Result<()> {
+        let mut key = Vec::new();
+        for t in hole.table + 1..self.tables.len() {
+            let place = self.place(t, hole.index)?;
+            if place.pair != 0 {
+                let pair = self.read_pair(place.pair)?;
+                if let Outcome::Live(side) | Outcome::Deleted(side) =
+                    pair.outcome(Some(place.slot.word))
+                {
+                    key = pair.block(side).key().to_vec();
+                    break;
+                }
+            }
+        }
+        // The filler's key must belong to this slot, for whoever rebuilds the tables from the pairs.
+        if key.is_empty() || hash::slot(&key, self.sizes.slots) != hole.index {
+            return Ok(());
+        }
+        self.survey_once()?;
+        let Ok((pair, in_gap)) = self.room_for_pair() else {
+            return Ok(());
+        };
+        self.begin_intent(hole.at, pair, false);
+        for side in [Side::B, Side::A] {
+            let b = RawBlock::new(self.sizes, side, false, &key, b"", hole.table as u64);
+            let at = side.offset(pair);
+            // Checksum and delimiters last: a part of this is nothing.
+            self.replace(
+                at + block::KEY as u64,
+                (block::END - block::KEY) as u64,
+                |i| crate::format::u64_at(&b.0[..], block::KEY + i),
+            )?;
+            for i in [block::CHECKSUM, 0, block::END] {
+                self.store
+                    .store(at + i as u64, crate::format::u64_at(&b.0[..], i))?;
+            }
+        }
+        self.write_slot(hole.at, Slot::deleted(pair, Word(0)))?;
+        self.end_intent();
+        let st = self.st();
+        if in_gap {
+            st.gap_count.fetch_sub(1, Relaxed);
+        } else {
+            st.end.store(pair + PAIR, Relaxed);
+        }
+        Ok(())
+    }
+}

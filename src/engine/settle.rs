@@ -1,0 +1,163 @@
+//! The close: the file becomes what the original would have left.
+//!
+//! 1. sync: every current copy is on the medium, so the other one is free.
+//! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
+//!    of a deleted pair copy B first. Sync, if a copy A has to be written in step 3.
+//! 3. Copy A of deleted pairs and of empty values that carry a mark; slots lose their tags, tables
+//!    get their checksums, all but table 0's; the file gets its length. Sync.
+//! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
+//!    recovered then, and nothing is lost if somebody does.
+
+use super::state::phase;
+use super::{Engine, Outcome, Pair, Place, State, Storage};
+use crate::error::{Error, Result};
+use crate::format::block::{self, RawBlock, Side};
+use crate::format::slot::{Slot, Word};
+use crate::format::{PAGE, header, put_u64, table};
+use std::sync::atomic::Ordering::Relaxed;
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Leaves a clean file on the medium. Does nothing if nothing was changed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]: the file stays marked as changed.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.st().phase.load(Relaxed) != phase::CHANGED {
+            return Ok(());
+        }
+        self.ready()?;
+        self.sync()?;
+        if self.st().recovered.load(Relaxed) != 0 {
+            self.touch_all()?;
+        }
+        let late = self.settle_pairs()?;
+        if !late.is_empty() {
+            self.sync()?;
+        }
+        for (t, i) in late {
+            self.settle_late(t, i)?;
+        }
+        self.settle_tables()?;
+        self.survey()?;
+        let end = self.st().end.load(Relaxed).max(PAGE);
+        if self.store.len()? != end {
+            self.store.truncate(end)?;
+        }
+        self.sync()?;
+        if let Some(&first) = self.tables.first() {
+            let sum = self.raw_table(first)?.checksum();
+            self.store.store(first + table::CHECKSUM, sum)?;
+        }
+        self.store.store(header::CLOSE_FAILED, 0)?;
+        self.store.store(header::CLOSE_OK, 1)?;
+        self.sync()?;
+        self.st().recovered.store(0, Relaxed);
+        self.st().phase.store(phase::CLEAN, Relaxed);
+        Ok(())
+    }
+
+    /// After a recovery that did not read every pair: reads the rest, so that a clean file has
+    /// nothing torn in it.
+    fn touch_all(&mut self) -> Result<()> {
+        let mut pos = super::Position::default();
+        while self.next(&mut pos, None)?.is_some() {}
+        Ok(())
+    }
+
+    /// Step 2. Answers the slots that have something left for step 3.
+    fn settle_pairs(&mut self) -> Result<Vec<(usize, u16)>> {
+        let all = self.st().recovered.load(Relaxed) != 0;
+        let mut changed = Vec::new();
+        self.each_slot(|t, i, slot| {
+            if all || slot.word.is_tagged() {
+                changed.try_reserve(1).map_err(|_| Error::Memory)?;
+                changed.push((t, i));
+            }
+            Ok(())
+        })?;
+        let mut late = Vec::new();
+        for (t, i) in changed {
+            let Some((place, pair, side, mut block)) = self.settled(t, i)? else {
+                continue;
+            };
+            let live = !place.slot.is_deleted();
+            // Of a deleted pair A decides, so B goes first; of a live one that which is not current.
+            let first = if live { side.other() } else { Side::B };
+            block.set_delimiters(first, live);
+            if pair.block(first).0[..] != block.0[..] {
+                self.write_copy(place.pair, first, &block, true)?;
+            }
+            let second = first.other();
+            let mut now = pair.block(second).clone();
+            if live {
+                let (start, end) = second.delimiters(true);
+                self.store.store(second.offset(place.pair), start)?;
+                self.store
+                    .store(second.offset(place.pair) + block::END as u64, end)?;
+                now.set_delimiters(second, true);
+            }
+            block.set_delimiters(second, live);
+            if now.0[..] != block.0[..] {
+                late.try_reserve(1).map_err(|_| Error::Memory)?;
+                late.push((t, i));
+            }
+        }
+        Ok(late)
+    }
+
+    /// Step 3 for one slot: the copy that decided until now.
+    fn settle_late(&mut self, t: usize, i: u16) -> Result<()> {
+        if let Some((place, _, side, mut block)) = self.settled(t, i)? {
+            let live = !place.slot.is_deleted();
+            let second = if live { side } else { Side::A };
+            block.set_delimiters(second, live);
+            self.write_copy(place.pair, second, &block, true)?;
+        }
+        Ok(())
+    }
+
+    /// A used slot, its pair, the copy that counts, and a block with what both copies shall hold.
+    fn settled(&self, t: usize, i: u16) -> Result<Option<(Place, Pair, Side, RawBlock)>> {
+        let place = self.place(t, i)?;
+        if place.pair == 0 {
+            return Ok(None);
+        }
+        let pair = self.read_pair(place.pair)?;
+        let (side, live) = match pair.outcome(Some(place.slot.word)) {
+            Outcome::Live(side) => (side, true),
+            Outcome::Deleted(side) => (side, false),
+            Outcome::Damaged => return Ok(None),
+        };
+        if live == place.slot.is_deleted() {
+            return Ok(None);
+        }
+        let from = pair.block(side);
+        let value = if live { from.value(self.sizes) } else { b"" };
+        let block = RawBlock::new(self.sizes, side, live, from.key(), value, t as u64);
+        Ok(Some((place, pair, side, block)))
+    }
+
+    /// Step 3, the tables: what they say in a clean file.
+    fn settle_tables(&mut self) -> Result<()> {
+        let len = self.store.len()?;
+        for (t, &at) in self.tables.iter().enumerate() {
+            let mut raw = self.raw_table(at)?;
+            for i in 0..self.sizes.slots {
+                let slot = raw.slot(i);
+                let clean = match slot.pair(len) {
+                    _ if slot.is_unused() => continue,
+                    None => slot,
+                    Some(pair) if slot.is_deleted() => Slot::deleted(pair, Word::clean(Side::A)),
+                    Some(pair) => Slot::live(pair, Word::clean(slot.word.side())),
+                };
+                raw.set_slot(i, clean);
+            }
+            let sum = if t == 0 { table::MARK } else { raw.checksum() };
+            put_u64(&mut raw.0, table::CHECKSUM as usize, sum);
+            put_u64(&mut raw.0, 0, table::START_DELIMITER);
+            put_u64(&mut raw.0, table::END as usize, table::END_DELIMITER);
+            self.replace(at, table::SIZE, |i| crate::format::u64_at(&raw.0, i))?;
+        }
+        Ok(())
+    }
+}

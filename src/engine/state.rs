@@ -1,0 +1,83 @@
+//! What the users of a database share beyond its file, while at least one of them lives.
+//!
+//! Every word is guarded by the engine lock, unless said otherwise. None of it is needed to
+//! recover: a life that ends without a close leaves the file alone to tell. A process that dies
+//! under the lock leaves `intent` set, and the next one to take the lock finishes its work.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How far a life has come.
+pub mod phase {
+    /// Nobody has read the file yet.
+    pub const UNREAD: u64 = 0;
+    /// The file is clean; nothing has been changed in this life.
+    pub const CLEAN: u64 = 1;
+    /// The file is marked as changed.
+    pub const CHANGED: u64 = 2;
+}
+
+/// How many gaps inside the file are remembered for new pairs; more are found in the next life.
+pub const GAPS: usize = 32;
+
+/// The shared words.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct State {
+    /// One of [`phase`].
+    pub phase: AtomicU64,
+    /// 1 if this life began with a recovery: pairs that nobody has touched may be torn.
+    pub recovered: AtomicU64,
+    /// 1 after a sync that failed: nothing can be promised any more.
+    pub poisoned: AtomicU64,
+    /// Counts the syncs of our own; see [`crate::format::slot::Word::changed_in`].
+    pub epoch: AtomicU64,
+    /// 1 if `end` and the gaps are known.
+    pub surveyed: AtomicU64,
+    /// Behind the last table or pair in use, in bytes.
+    pub end: AtomicU64,
+    /// Number of tables.
+    pub tables: AtomicU64,
+    /// Changes when tables or pairs were rearranged, so that what a handle remembers is void.
+    pub layout: AtomicU64,
+    /// Not 0 while a change is under way: the offset of its slot.
+    pub intent: AtomicU64,
+    /// The pair that this change writes.
+    pub intent_pair: AtomicU64,
+    /// 1 if that change is a delete.
+    pub intent_delete: AtomicU64,
+    /// 1 while the tables are made anew.
+    pub walking: AtomicU64,
+    /// How many gaps follow.
+    pub gap_count: AtomicU64,
+    /// Offsets of zeroed places for a pair inside the file.
+    pub gaps: [AtomicU64; GAPS],
+}
+
+impl State {
+    /// Forgets everything, as at the beginning of a life. The layout number goes on.
+    pub fn reset(&self) {
+        for w in [
+            &self.phase,
+            &self.recovered,
+            &self.poisoned,
+            &self.epoch,
+            &self.surveyed,
+            &self.end,
+            &self.tables,
+            &self.intent,
+            &self.intent_pair,
+            &self.intent_delete,
+            &self.walking,
+            &self.gap_count,
+        ] {
+            w.store(0, Relaxed);
+        }
+        self.layout.fetch_add(1, Relaxed);
+    }
+}
+
+impl AsRef<State> for State {
+    fn as_ref(&self) -> &State {
+        self
+    }
+}

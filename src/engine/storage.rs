@@ -1,0 +1,177 @@
+//! What the engine needs of a medium, and a medium in memory that tests can look into.
+
+use crate::error::Result;
+
+/// The bytes of one file, as the engine sees them.
+///
+/// Offsets are in bytes from the start of the file. A store of 8 bytes at a multiple of 8 is the
+/// unit that is never torn: a crash keeps, of each 512-byte sector, what it held after some prefix
+/// of the stores made into it since the last [`Storage::sync`]. The order of stores between
+/// sectors is not kept; the order in which other processes see them is.
+pub trait Storage {
+    /// Length of the file in bytes.
+    fn len(&self) -> Result<u64>;
+
+    /// Fills `buf` from `at` on. Behind the end of the file there are zeros.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if the file was shortened under us.
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// The word at `at`, a multiple of 8; 0 behind the end of the file.
+    fn load(&self, at: u64) -> Result<u64> {
+        let mut w = [0; 8];
+        self.read(at, &mut w)?;
+        Ok(u64::from_le_bytes(w))
+    }
+
+    /// Stores a word at `at`, a multiple of 8 inside the file.
+    fn store(&self, at: u64, word: u64) -> Result<()>;
+
+    /// Makes the file at least `len` bytes long. The new bytes are zero and have their place on
+    /// the medium, so that storing into them can't fail later.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`], `ENOSPC` above all; the file may then be longer, its contents are the same.
+    fn grow(&self, len: u64) -> Result<()>;
+
+    /// Cuts the file to `len` bytes.
+    fn truncate(&self, len: u64) -> Result<()>;
+
+    /// Gives every hole in the file its place on the medium.
+    fn fill_holes(&self) -> Result<()>;
+
+    /// Returns when all that was stored, and the length, is on the medium.
+    fn sync(&self) -> Result<()>;
+
+    /// Whether stores reach the file. If not, they are kept in memory for this handle.
+    fn is_file(&self) -> bool;
+}
+
+pub use memory::{Event, Memory};
+
+mod memory {
+    use super::{Result, Storage};
+    use std::cell::{Cell, RefCell};
+    use std::io;
+
+    /// What happened to a [`Memory`], in order.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Event {
+        /// A word was stored at an offset.
+        Store(u64, u64),
+        /// The length became this.
+        Length(u64),
+        /// Everything before is on the medium.
+        Sync,
+        /// Whatever the test wants to find again.
+        Mark(u64),
+    }
+
+    /// A file in memory that keeps a record of its changes and fails when told to.
+    #[derive(Default)]
+    pub struct Memory {
+        bytes: RefCell<Vec<u8>>,
+        log: RefCell<Vec<Event>>,
+        fail_after: Cell<Option<u64>>,
+        limit: Cell<Option<u64>>,
+    }
+
+    impl Memory {
+        /// A file with these contents.
+        pub fn new(bytes: Vec<u8>) -> Self {
+            Self {
+                bytes: RefCell::new(bytes),
+                ..Self::default()
+            }
+        }
+
+        /// The contents.
+        pub fn bytes(&self) -> Vec<u8> {
+            self.bytes.borrow().clone()
+        }
+
+        /// The record so far; it begins anew.
+        pub fn take_log(&self) -> Vec<Event> {
+            self.log.take()
+        }
+
+        /// Puts a mark into the record.
+        pub fn mark(&self, n: u64) {
+            self.log.borrow_mut().push(Event::Mark(n));
+        }
+
+        /// After `n` more changes every change and sync fails; `None`: never.
+        pub fn fail_after(&self, n: Option<u64>) {
+            self.fail_after.set(n);
+        }
+
+        /// The medium has room for a file of this many bytes.
+        pub fn limit(&self, bytes: Option<u64>) {
+            self.limit.set(bytes);
+        }
+
+        fn event(&self, e: Event) -> Result<()> {
+            if let Some(n) = self.fail_after.get() {
+                if n == 0 {
+                    return Err(io::Error::from_raw_os_error(libc::EIO).into());
+                }
+                self.fail_after.set(Some(n - 1));
+            }
+            self.log.borrow_mut().push(e);
+            Ok(())
+        }
+    }
+
+    impl Storage for Memory {
+        fn len(&self) -> Result<u64> {
+            Ok(self.bytes.borrow().len() as u64)
+        }
+
+        fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+            let bytes = self.bytes.borrow();
+            let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+            let n = buf.len().min(bytes.len() - from);
+            buf[..n].copy_from_slice(&bytes[from..from + n]);
+            buf[n..].fill(0);
+            Ok(())
+        }
+
+        fn store(&self, at: u64, word: u64) -> Result<()> {
+            assert_eq!(at % 8, 0, "a store must not be torn");
+            self.event(Event::Store(at, word))?;
+            let at = at as usize;
+            self.bytes.borrow_mut()[at..at + 8].copy_from_slice(&word.to_le_bytes());
+            Ok(())
+        }
+
+        fn grow(&self, len: u64) -> Result<()> {
+            if self.limit.get().is_some_and(|max| len > max) {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
+            }
+            if len > self.bytes.borrow().len() as u64 {
+                self.event(Event::Length(len))?;
+                self.bytes.borrow_mut().resize(len as usize, 0);
+            }
+            Ok(())
+        }
+
+        fn truncate(&self, len: u64) -> Result<()> {
+            self.event(Event::Length(len))?;
+            self.bytes.borrow_mut().truncate(len as usize);
+            Ok(())
+        }
+
+        fn fill_holes(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<()> {
+            self.event(Event::Sync)
+        }
+
+        fn is_file(&self) -> bool {
+            true
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The engine over a file in memory.
+
+use super::storage::{Event, Memory};
+use super::{Engine, Position, State};
+use crate::format::Sizes;
+use crate::format::header::Header;
+use std::collections::BTreeMap;
+
+type Mem = Engine<Memory, State>;
+
+fn empty(key: u64, value: u64) -> Vec<u8> {
+    let sizes = Sizes::new(510, key, value).expect("in range");
+    Header { sizes, clean: true }.bytes().to_vec()
+}
+
+fn open(bytes: Vec<u8>) -> Mem {
+    Engine::open(Memory::new(bytes), State::default(), true, false).expect("opens")
+}
+
+fn all(e: &mut Mem) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut pos = Position::default();
+    let mut out = BTreeMap::new();
+    let mut buf = vec![0; 8028];
+    while let Some(key) = e.next(&mut pos, None).expect("iterates") {
+        let n = key.iter().position(|&b| b == 0).unwrap_or(key.len());
+        let key = key[..n].to_vec();
+        let size = e.get(&key, &mut buf).expect("reads").expect("is there");
+        assert!(
+            out.insert(key, buf[..size].to_vec()).is_none(),
+            "a key twice"
+        );
+    }
+    out
+}
+
+#[test]
+fn put_get_delete_and_a_clean_close() {
+    let mut e = open(empty(128, 8028));
+    let mut model = BTreeMap::new();
+    for round in 0..3u8 {
+        for i in 0..700u32 {
+            let key = format!("/key/{i}").into_bytes();
+            let value = vec![round + 1; (i as usize * 37 + round as usize) % 1200];
+            if i % 7 == u32::from(round) {
+                assert_eq!(
+                    e.delete(&key).expect("deletes"),
+                    model.remove(&key).is_some()
+                );
+            } else {
+                e.put(&key, &value).expect("puts");
+                model.insert(key, value);
+            }
+        }
+        assert_eq!(all(&mut e), model);
+        e.settle().expect("closes");
+        let bytes = e.store().bytes();
+        e = open(bytes);
+        assert_eq!(all(&mut e), model);
+    }
+}
+
+#[test]
+fn a_killed_life_is_taken_up_by_the_next() {
+    // Everything reached the medium, nobody closed.
+    let mut e = open(empty(64, 212));
+    let mut model = BTreeMap::new();
+    for i in 0..1200u32 {
+        let key = format!("r{}", i % 700).into_bytes();
+        if i % 5 == 4 {
+            e.delete(&key).expect("deletes");
+            model.remove(&key);
+        } else {
+            e.put(&key, &i.to_le_bytes()).expect("puts");
+            model.insert(key, i.to_le_bytes().to_vec());
+        }
+        if i % 100 == 0 {
+            let mut next = open(e.store().bytes());
+            assert_eq!(all(&mut next), model, "after {i}");
+            e = next;
+        }
+    }
+}
+
+#[test]
+fn a_read_of_a_clean_file_stores_nothing() {
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    e.settle().expect("closes");
+    let mut e = open(e.store().bytes());
+    assert_eq!(all(&mut e).len(), 1);
+    e.settle().expect("closes");
+    assert_eq!(e.store().take_log(), []);
+}
+
+#[test]
+fn every_failing_change_leaves_an_open_database() {
+    // The n-th store, growth or sync fails, once: the call says so, and the next open finds each
+    // key with its old or its new value.
+    for n in 0.. {
+        let mut e = open(empty(128, 8028));
+        e.put(b"a", b"old").expect("puts");
+        e.put(b"b", b"old").expect("puts");
+        e.settle().expect("closes");
+        let mut e = open(e.store().bytes());
+        e.store().fail_after(Some(n));
+        let ops: [&dyn Fn(&mut Mem) -> crate::Result<()>; 6] = [
+            &|e| e.put(b"a", b"new"),
+            &|e| e.put(b"a", b"newer"),
+            &|e| e.delete(b"b").map(drop),
+            &|e| e.put(b"b", b"again"),
+            &|e| e.put(b"c", b"new"),
+            &|e| e.settle(),
+        ];
+        let failed = ops.iter().any(|op| op(&mut e).is_err());
+        e.store().fail_after(None);
+        let got = all(&mut open(e.store().bytes()));
+        let allowed = |key: &[u8], values: &[Option<&[u8]>]| {
+            assert!(
+                values.contains(&got.get(key).map(Vec::as_slice)),
+                "{n} {key:?} {got:?}"
+            );
+        };
+        allowed(b"a", &[Some(b"old"), Some(b"new"), Some(b"newer")]);
+        allowed(b"b", &[Some(b"old"), None, Some(b"again")]);
+        allowed(b"c", &[None, Some(b"new")]);
+        if !failed {
+            assert!(n > 20);
+            break;
+        }
+    }
+}
+
+#[test]
+fn syncs_are_as_few_as_promised() {
+    let count = |e: &Mem| {
+        e.store()
+            .take_log()
+            .iter()
+            .filter(|x| **x == Event::Sync)
+            .count()
+    };
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    assert_eq!(
+        count(&e),
+        2,
+        "the first table, and the first change of a life"
+    );
+    e.put(b"b", b"1").expect("puts");
+    assert_eq!(count(&e), 0, "a new key");
+    e.settle().expect("closes");
+    assert_eq!(count(&e), 3, "data, tables, flags");
+    e.put(b"a", b"2").expect("puts");
+    assert_eq!(count(&e), 1, "the first change of a life");
+    e.put(b"b", b"2").expect("puts");
+    assert_eq!(count(&e), 0, "the first overwrite");
+    e.put(b"b", b"3").expect("puts");
+    assert_eq!(count(&e), 1, "the same pair again");
+}

@@ -1,0 +1,377 @@
+//! The whole walk: tables and pairs are found by their delimiters, and the slots are made anew.
+//!
+//! Structural: from one intact table or pair to the next; single pages are tried only behind
+//! damage. An intact pair is never looked into, because a value may contain delimiters.
+
+use super::{Engine, Outcome, Pair, State, Storage};
+use crate::error::{Error, Result};
+use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
+use crate::format::slot::{Slot, Word};
+use crate::format::table::{self, RawTable};
+use crate::format::{PAGE, hash, header, put_u64, u64_at};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// A pair that the walk found.
+#[derive(Clone, Copy)]
+struct Record {
+    at: u64,
+    outcome: Outcome,
+    /// The table that its good copy names.
+    table: u64,
+    hash: u64,
+    checksum: u32,
+    /// Both copies are good and say the same.
+    twins: bool,
+}
+
+impl Record {
+    fn is_live(&self) -> bool {
+        matches!(self.outcome, Outcome::Live(_))
+    }
+}
+
+/// Which record each slot holds, table after table; 0 is none, n is record n-1.
+struct Slots {
+    slots: usize,
+    at: Vec<u32>,
+}
+
+impl Slots {
+    fn tables(&self) -> usize {
+        self.at.len() / self.slots
+    }
+
+    fn get(&self, t: usize, i: usize) -> Option<usize> {
+        self.at
+            .get(t * self.slots + i)
+            .and_then(|&n| (n as usize).checked_sub(1))
+    }
+
+    fn set(&mut self, t: usize, i: usize, record: Option<usize>) {
+        if let Some(n) = self.at.get_mut(t * self.slots + i) {
+            *n = record.map_or(0, |r| r as u32 + 1);
+        }
+    }
+
+    fn add_table(&mut self) -> Result<usize> {
+        self.at.try_reserve(self.slots).map_err(|_| Error::Memory)?;
+        self.at.resize(self.at.len() + self.slots, 0);
+        Ok(self.tables() - 1)
+    }
+}
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Makes tables and slots anew from what is in the file.
+    pub(crate) fn walk(&mut self) -> Result<()> {
+        self.st().walking.store(1, Release);
+        self.forget_tables()?;
+        let (mut tables, records) = self.scan()?;
+        if records.is_empty() && tables.len() == 1 && self.raw_table(PAGE)?.delimiters() == 0 {
+            tables.clear();
+        }
+        let old = self.old_slots(&tables)?;
+        let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
+        self.write_tables(tables, &slots, &records, &old)?;
+        self.make_room_for_all()?;
+        for n in homeless {
+            self.rehouse(&records[n])?;
+        }
+        self.tidy_up()?;
+        self.sync()?;
+        self.mark()?;
+        self.st().walking.store(0, Release);
+        Ok(())
+    }
+
+    /// From now on until the new tables are on the medium, nobody may believe the old ones.
+    fn forget_tables(&mut self) -> Result<()> {
+        if self.store.len()? >= PAGE + table::SIZE {
+            self.store.store(header::CLOSE_FAILED, 1)?;
+            self.store.store(header::CLOSE_OK, 0)?;
+            self.store
+                .store(PAGE + table::CHECKSUM, table::REBUILDING)?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Offsets of the tables and the pairs, in file order.
+    fn scan(&mut self) -> Result<(Vec<u64>, Vec<Record>)> {
+        let len = self.store.len()?;
+        let (mut tables, mut records) = (Vec::new(), Vec::new());
+        if len < PAGE + table::SIZE {
+            return Ok((tables, records));
+        }
+        // Table 0 has its fixed place; if it is lost, an empty one stands there.
+        tables.push(PAGE);
+        let mut p = PAGE + table::SIZE;
+        while p < len {
+            if let Some(r) = self.record_at(p)? {
+                records.try_reserve(1).map_err(|_| Error::Memory)?;
+                records.push(r);
+                p += PAIR;
+            } else if self.is_table(p, len)? {
+                tables.try_reserve(1).map_err(|_| Error::Memory)?;
+                tables.push(p);
+                p += table::SIZE;
+            } else if self.is_damaged_pair(p)? {
+                p += PAIR;
+            } else {
+                p += PAGE;
+            }
+        }
+        Ok((tables, records))
+    }
+
+    /// How many of the four delimiters that a pair at `p` has are there.
+    fn pair_delimiters(&self, p: u64) -> Result<u32> {
+        let mut n = 0;
+        for side in [Side::A, Side::B] {
+            let at = side.offset(p);
+            let (live, dead) = (side.delimiters(true), side.delimiters(false));
+            let start = self.store.load(at)?;
+            let end = self.store.load(at + block::END as u64)?;
+            n += u32::from(start == live.0 || start == dead.0);
+            n += u32::from(end == live.1 || end == dead.1);
+        }
+        Ok(n)
+    }
+
+    fn record_at(&self, p: u64) -> Result<Option<Record>> {
+        if self.pair_delimiters(p)? == 0 {
+            return Ok(None);
+        }
+        let pair = self.read_pair(p)?;
+        Ok(self.record(&pair, None))
+    }
+
+    fn record(&self, pair: &Pair, word: Option<Word>) -> Option<Record> {
+        let outcome = pair.outcome(word);
+        let (Outcome::Live(side) | Outcome::Deleted(side)) = outcome else {
+            return None;
+        };
+        let [a, b] = pair.verdicts;
+        Some(Record {
+            at: pair.at,
+            outcome,
+            table: pair.block(side).table(),
+            hash: hash::djb2(pair.block(side).key()),
+            checksum: pair.verdict(side).checksum,
+            twins: a.good && b.good && a.kind == b.kind && a.checksum == b.checksum,
+        })
+    }
+
+    /// Both delimiters, or one and slots that point to pairs.
+    fn is_table(&self, p: u64, len: u64) -> Result<bool> {
+        if p + table::SIZE > len {
+            return Ok(false);
+        }
+        let raw = self.raw_table(p)?;
+        match raw.delimiters() {
+            0 => return Ok(false),
+            2 => return Ok(true),
+            _ => {}
+        }
+        let mut some = false;
+        for i in 0..self.sizes.slots {
+            let slot = raw.slot(i);
+            if slot.is_unused() {
+                continue;
+            }
+            match slot.pair(len) {
+                Some(pair) if self.pair_delimiters(pair)? > 0 => some = true,
+                _ => return Ok(false),
+            }
+        }
+        Ok(some)
+    }
+
+    fn is_damaged_pair(&self, p: u64) -> Result<bool> {
+        Ok(self.pair_delimiters(p)? >= 2)
+    }
+
+    /// What the slots said, to break ties; unused where a table is new.
+    fn old_slots(&self, tables: &[u64]) -> Result<Vec<RawTable>> {
+        let mut old = Vec::new();
+        for &t in tables {
+            old.push(self.raw_table(t)?);
+        }
+        Ok(old)
+    }
+
+    fn key_of(&self, r: &Record) -> Result<[u8; KEY_LEN]> {
+        let (Outcome::Live(side) | Outcome::Deleted(side)) = r.outcome else {
+            return Ok([0; KEY_LEN]);
+        };
+        let mut key = [0; KEY_LEN];
+        self.store.read(side.offset(r.at) + KEY as u64, &mut key)?;
+        Ok(key)
+    }
+
+    /// Gives every record the slot that its block and key name; answers the live ones that have none.
+    fn assign(
+        &self,
+        tables: usize,
+        records: &[Record],
+        old: &[RawTable],
+    ) -> Result<(Slots, Vec<usize>)> {
+        let mut slots = Slots {
+            slots: self.sizes.slots as usize,
+            at: Vec::new(),
+        };
+        for _ in 0..tables {
+            slots.add_table()?;
+        }
+        let mut homeless = Vec::new();
+        let len = self.store.len()?;
+        for (n, r) in records.iter().enumerate() {
+            let i = (r.hash % u64::from(self.sizes.slots)) as usize;
+            let Some(t) = usize::try_from(r.table).ok().filter(|&t| t < tables) else {
+                homeless.push(n);
+                continue;
+            };
+            let Some(before) = slots.get(t, i) else {
+                slots.set(t, i, Some(n));
+                continue;
+            };
+            // Two pairs for one slot: a live one, then the one that the old slot names, then the later.
+            let b = &records[before];
+            let named = |r: &Record| old[t].slot(i as u16).pair(len) == Some(r.at);
+            let keep = (b.is_live(), named(b)) > (r.is_live(), named(r));
+            let loser = if keep { n } else { before };
+            if !keep {
+                slots.set(t, i, Some(n));
+            }
+            homeless.push(loser);
+        }
+        // Of a key that stands twice in its chain the first counts.
+        let mut twice = Vec::new();
+        for i in 0..slots.slots {
+            let chain: Vec<usize> = (0..tables).filter_map(|t| slots.get(t, i)).collect();
+            for (k, &n) in chain.iter().enumerate() {
+                let r = &records[n];
+                for &e in &chain[..k] {
+                    let e = &records[e];
+                    if r.is_live()
+                        && e.is_live()
+                        && r.hash == e.hash
+                        && self.key_of(r)? == self.key_of(e)?
+                    {
+                        twice.push((r.table as usize, i));
+                    }
+                }
+            }
+        }
+        for (t, i) in twice {
+            slots.set(t, i, None);
+        }
+        homeless.retain(|&n| records[n].is_live());
+        Ok((slots, homeless))
+    }
+
+    fn write_tables(
+        &mut self,
+        tables: Vec<u64>,
+        slots: &Slots,
+        records: &[Record],
+        old: &[RawTable],
+    ) -> Result<()> {
+        let len = self.store.len()?;
+        for (t, &at) in tables.iter().enumerate() {
+            let mut raw = RawTable::empty();
+            for i in 0..slots.slots {
+                let Some(r) = slots.get(t, i).map(|n| records[n]) else {
+                    continue;
+                };
+                let was = old[t].slot(i as u16);
+                let word = match r.outcome {
+                    // The old parity, if it belongs to this pair.
+                    Outcome::Live(_) if r.twins && was.pair(len) == Some(r.at) => {
+                        Word::clean(was.word.side())
+                    }
+                    Outcome::Live(_) if r.twins => Word::clean(Side::A),
+                    Outcome::Live(side) => self.old_word(side, r.checksum),
+                    _ => Word::clean(Side::A),
+                };
+                let slot = if r.is_live() {
+                    Slot::live(r.at, word)
+                } else {
+                    Slot::deleted(r.at, word)
+                };
+                raw.set_slot(i as u16, slot);
+            }
+            let next = tables.get(t + 1).copied().unwrap_or(0);
+            for i in [slots.slots, table::SLOTS] {
+                put_u64(&mut raw.0, table::slot_offset(0, i as u16) as usize, next);
+            }
+            let sum = if t == 0 {
+                table::REBUILDING
+            } else {
+                table::MARK
+            };
+            put_u64(&mut raw.0, table::CHECKSUM as usize, sum);
+            self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
+        }
+        self.adopt_tables(tables);
+        Ok(())
+    }
+
+    /// A pair that the file's end cuts off gets its whole place. What is appended from here on goes
+    /// behind everything, because not every pair has its slot yet.
+    fn make_room_for_all(&mut self) -> Result<()> {
+        let mut need = self.store.len()?.next_multiple_of(PAGE);
+        self.each_slot(|_, _, slot| {
+            need = need.max(slot.a.unsigned_abs().saturating_add(PAIR));
+            Ok(())
+        })?;
+        self.store.grow(need)?;
+        self.survey()?;
+        self.st().gap_count.store(0, Relaxed);
+        self.st().end.store(need, Relaxed);
+        Ok(())
+    }
+
+    /// A live record whose block names no table, or a slot that is another's: inserted as a put
+    /// would be, its pair stays where it is.
+    fn rehouse(&mut self, r: &Record) -> Result<()> {
+        let Outcome::Live(side) = r.outcome else {
+            return Ok(());
+        };
+        let pair = self.read_pair(r.at)?;
+        let from = pair.block(side).clone();
+        let index = hash::slot(from.key(), self.sizes.slots);
+        let mut free = None;
+        for t in 0..self.tables.len() {
+            let p = self.place(t, index)?;
+            if p.slot.is_unused() {
+                free.get_or_insert(p);
+            } else if p.pair != 0 && !p.slot.is_deleted() {
+                let other = self.read_pair(p.pair)?;
+                if let Outcome::Live(s) = other.outcome(Some(p.slot.word))
+                    && other.block(s).key() == from.key()
+                {
+                    return Ok(());
+                }
+            }
+        }
+        let place = match free {
+            Some(p) => p,
+            None => {
+                let t = self.append_table()?;
+                self.place(t, index)?
+            }
+        };
+        let to = side.other();
+        let block = RawBlock::new(
+            self.sizes,
+            to,
+            true,
+            from.key(),
+            from.value(self.sizes),
+            place.table as u64,
+        );
+        self.write_copy(r.at, to, &block, true)?;
+        let word = Word::tagged(to, self.epoch(), block.checksum());
+        self.write_slot(place.at, Slot::live(r.at, word))
+    }
+}

@@ -1,0 +1,273 @@
+//! A block: 8192 bytes. A pair is block A and, right behind it, block B.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 8 | start delimiter |
+//! | 8 | 8 | checksum of keySize+4+valSize+8 bytes from 16 on, upper half 0 |
+//! | 16 | 128 | key, a NUL behind it, rest 0 |
+//! | 144 | 4 | size of the value |
+//! | 148 | 8028 | value |
+//! | 8176 | 8 | number of the table that holds the pair's slot |
+//! | 8184 | 8 | end delimiter |
+//!
+//! | | A start | A end | B start | B end |
+//! |---|---|---|---|---|
+//! | live | 2AAAAAAA | 55555555 | E38E38E3 | AAAAAAA8 |
+//! | deleted | AAAAAAAA | D5555555 | 7E07E07E | 81F81F81 |
+//!
+//! With sizes 128/8028 the checksum covers all from the key to the table number. With smaller ones
+//! it covers less, down to a part of the value only: there a good checksum does not prove the rest.
+
+use super::checksum::checksum;
+use super::{Sizes, put_u64, u64_at};
+
+/// Bytes of a block.
+pub const SIZE: usize = 8192;
+/// Bytes of a pair.
+pub const PAIR: u64 = 2 * SIZE as u64;
+/// Offset of the checksum.
+pub const CHECKSUM: usize = 8;
+/// Offset of the key.
+pub const KEY: usize = 16;
+/// Bytes of the key field; the longest key is one shorter.
+pub const KEY_LEN: usize = 128;
+/// Offset of the size of the value.
+pub const VALUE_SIZE: usize = 144;
+/// Offset of the value.
+pub const VALUE: usize = 148;
+/// Bytes of the value field.
+pub const VALUE_LEN: usize = 8028;
+/// Offset of the table number.
+pub const TABLE: usize = 8176;
+/// Offset of the end delimiter.
+pub const END: usize = 8184;
+/// In place of the checksum of a copy that is being written; no computed checksum equals it.
+pub const WRITING: u64 = u64::MAX;
+
+/// One of the two copies of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Block A.
+    A,
+    /// Block B.
+    B,
+}
+
+impl Side {
+    /// The other copy.
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Where this copy of the pair at `pair` begins.
+    pub fn offset(self, pair: u64) -> u64 {
+        match self {
+            Self::A => pair,
+            Self::B => pair + SIZE as u64,
+        }
+    }
+
+    /// Start and end delimiter of a live or deleted copy on this side.
+    pub fn delimiters(self, live: bool) -> (u64, u64) {
+        match (self, live) {
+            (Self::A, true) => (0x2AAA_AAAA, 0x5555_5555),
+            (Self::B, true) => (0xE38E_38E3, 0xAAAA_AAA8),
+            (Self::A, false) => (0xAAAA_AAAA, 0xD555_5555),
+            (Self::B, false) => (0x7E07_E07E, 0x81F8_1F81),
+        }
+    }
+}
+
+/// What the delimiters of a copy say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It holds a value.
+    Live,
+    /// It held one.
+    Deleted,
+    /// It has no delimiter at all.
+    Nothing,
+}
+
+/// What could be said of a copy once its bytes were checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Live, deleted or neither.
+    pub kind: Kind,
+    /// The checksum is right, the key and the size are in range, and there is something.
+    pub good: bool,
+    /// The checksum field; meaningful if `good`.
+    pub checksum: u32,
+    /// How many of the four delimiters of its side it carries, 0..=2.
+    pub delimiters: u8,
+}
+
+/// The bytes of a block, unchecked.
+#[derive(Clone)]
+pub struct RawBlock(pub Box<[u8; SIZE]>);
+
+impl RawBlock {
+    /// A block of zeros, to be read into.
+    pub fn zeroed() -> Self {
+        Self(Box::new([0; SIZE]))
+    }
+
+    /// A copy as this library writes it, with a right checksum.
+    ///
+    /// `key` is 1..=127 bytes, `value` not larger than the sizes allow.
+    pub fn new(sizes: Sizes, side: Side, live: bool, key: &[u8], value: &[u8], table: u64) -> Self {
+        let mut b = Self::zeroed();
+        b.0[KEY..KEY + key.len()].copy_from_slice(key);
+        b.0[VALUE_SIZE..VALUE].copy_from_slice(&(value.len() as u32).to_le_bytes());
+        b.0[VALUE..VALUE + value.len()].copy_from_slice(value);
+        put_u64(&mut b.0[..], TABLE, table);
+        b.set_delimiters(side, live);
+        b.seal(sizes);
+        b
+    }
+
+    /// Computes the checksum anew.
+    pub fn seal(&mut self, sizes: Sizes) {
+        let c = self.computed(sizes);
+        put_u64(&mut self.0[..], CHECKSUM, u64::from(c));
+    }
+
+    fn computed(&self, sizes: Sizes) -> u32 {
+        checksum(0, &self.0[KEY..KEY + sizes.covered()])
+    }
+
+    /// The checksum field as it stands.
+    pub fn checksum(&self) -> u32 {
+        u64_at(&self.0[..], CHECKSUM) as u32
+    }
+
+    /// Gives the block the delimiters of a side and kind. The checksum does not cover them.
+    pub fn set_delimiters(&mut self, side: Side, live: bool) {
+        let (start, end) = side.delimiters(live);
+        put_u64(&mut self.0[..], 0, start);
+        put_u64(&mut self.0[..], END, end);
+    }
+
+    /// The number of the table that the block names. Only a good checksum over all of it proves it.
+    pub fn table(&self) -> u64 {
+        u64_at(&self.0[..], TABLE)
+    }
+
+    /// The key: the bytes before the first NUL of the key field.
+    pub fn key(&self) -> &[u8] {
+        let field = &self.0[KEY..KEY + KEY_LEN];
+        let n = field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
+        &field[..n]
+    }
+
+    /// The value; cut to what fits if the size is out of range.
+    pub fn value(&self, sizes: Sizes) -> &[u8] {
+        let n = (self.value_size() as usize).min(sizes.value as usize);
+        &self.0[VALUE..VALUE + n]
+    }
+
+    fn value_size(&self) -> u32 {
+        u64_at(&self.0[..], VALUE_SIZE) as u32
+    }
+
+    /// Whether all of the value field is zero.
+    pub fn value_is_zero(&self) -> bool {
+        self.0[VALUE..TABLE].iter().all(|&b| b == 0)
+    }
+
+    /// An empty value, written into a deleted pair, must not be taken for a torn delete (a good
+    /// copy of size 0 with zeros behind it and one deleted delimiter): until the close a byte
+    /// behind it tells them apart.
+    pub fn mark_empty(&mut self, sizes: Sizes) {
+        if self.value_size() == 0 {
+            self.0[VALUE] = 0xFF;
+            self.seal(sizes);
+        }
+    }
+
+    /// Checks the block as the copy on `side`.
+    pub fn check(&self, sizes: Sizes, side: Side) -> Verdict {
+        let start = u64_at(&self.0[..], 0);
+        let end = u64_at(&self.0[..], END);
+        let live = side.delimiters(true);
+        let dead = side.delimiters(false);
+        let is_live = start == live.0 || end == live.1;
+        let is_dead = start == dead.0 || end == dead.1;
+        let field = u64_at(&self.0[..], CHECKSUM);
+        let key = self.key().len();
+        let good = field <= u64::from(u32::MAX)
+            && (1..KEY_LEN).contains(&key)
+            && self.value_size() <= u32::from(sizes.value)
+            && self.computed(sizes) == field as u32;
+        let kind = match (is_live, is_dead) {
+            (false, false) => Kind::Nothing,
+            (true, false) => Kind::Live,
+            (false, true) => Kind::Deleted,
+            // Torn between the two: only a whole delete is empty.
+            (true, true) if good && self.value_size() == 0 && self.value_is_zero() => Kind::Deleted,
+            (true, true) => Kind::Live,
+        };
+        Verdict {
+            kind,
+            good,
+            checksum: field as u32,
+            delimiters: u8::from(start == live.0 || start == dead.0)
+                + u8::from(end == live.1 || end == dead.1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Sizes {
+        Sizes::new(510, 128, 8028).expect("in range")
+    }
+
+    #[test]
+    fn the_vector_of_a_whole_block() {
+        let b = RawBlock::new(settings(), Side::A, true, b"key1", b"hello", 0);
+        let v = b.check(settings(), Side::A);
+        assert_eq!(
+            (v.kind, v.good, v.checksum),
+            (Kind::Live, true, 0xa62f_fa00)
+        );
+        assert_eq!(b.check(settings(), Side::B).kind, Kind::Nothing);
+    }
+
+    #[test]
+    fn a_zero_record_is_never_good() {
+        let mut b = RawBlock::zeroed();
+        b.set_delimiters(Side::A, true);
+        assert!(!b.check(settings(), Side::A).good);
+    }
+
+    #[test]
+    fn contradicting_delimiters() {
+        let mut b = RawBlock::new(settings(), Side::A, true, b"k", b"v", 0);
+        put_u64(&mut b.0[..], END, Side::A.delimiters(false).1);
+        assert_eq!(b.check(settings(), Side::A).kind, Kind::Live);
+        let mut b = RawBlock::new(settings(), Side::A, true, b"k", b"", 0);
+        put_u64(&mut b.0[..], END, Side::A.delimiters(false).1);
+        assert_eq!(b.check(settings(), Side::A).kind, Kind::Deleted);
+        b.mark_empty(settings());
+        assert_eq!(b.check(settings(), Side::A).kind, Kind::Live);
+        assert!(b.check(settings(), Side::A).good && b.value(settings()).is_empty());
+    }
+
+    #[test]
+    fn sizes_and_keys_out_of_range_are_damage() {
+        let mut b = RawBlock::new(settings(), Side::A, true, b"k", b"v", 0);
+        b.0[VALUE_SIZE..VALUE].copy_from_slice(&8029u32.to_le_bytes());
+        b.seal(settings());
+        assert!(!b.check(settings(), Side::A).good);
+        let mut b = RawBlock::new(settings(), Side::A, true, &[b'k'; 127], b"v", 0);
+        b.0[KEY + 127] = b'k';
+        b.seal(settings());
+        assert!(!b.check(settings(), Side::A).good);
+    }
+}

@@ -1,0 +1,78 @@
+//! The KISSDB 2.3 file: the one description of its bytes.
+//!
+//! All numbers are little endian. A file is a header, then hash tables and pairs in the order in
+//! which they were appended; everything begins at a multiple of 4096.
+//!
+//! ```text
+//! 0        header     4096 bytes    [`header`]
+//! 4096     table 0   12288 bytes    [`table`]
+//! 16384    pair      16384 bytes    block A, block B behind it    [`block`]
+//! 32768    pair ...
+//!          table 1, linked from table 0, when the slot of a new key is taken in every table
+//! ```
+//!
+//! A key belongs to slot [`hash::djb2`]`(key) mod htSize` of one of the tables, which form a chain.
+//! A slot names a pair. A pair holds its key and value twice, each copy with a checksum in a
+//! dialect of CRC-32, [`checksum`].
+//!
+//! Nothing here reads or writes: these modules turn bytes into statements. Bytes that nobody has
+//! checked yet are a [`block::RawBlock`] or a [`table::RawTable`]; what they claim is to be had only through a
+//! method that checks it.
+//!
+//! # While the database is in use
+//!
+//! What the file looks like between the first change of a life and the clean close is this
+//! library's own affair as long as the original recovers from it; docs/design.md has the protocol.
+//! Two of its marks are bytes of the file: table 0 carries [`table::MARK`] in place of its
+//! checksum, and the third word of a changed slot is a [`slot::Word`] with a tag.
+
+pub mod block;
+pub mod checksum;
+pub mod hash;
+pub mod header;
+pub mod slot;
+pub mod table;
+
+/// Header, tables and pairs begin at multiples of this many bytes, and so does the end of the file.
+pub const PAGE: u64 = 4096;
+
+/// The sizes that a file's header fixes for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Slots in use in each table, 1..=510.
+    pub slots: u16,
+    /// Bytes of a key that the iterator hands out and that the checksum covers, 1..=128.
+    pub key: u16,
+    /// Largest value in bytes, 1..=8028.
+    pub value: u16,
+}
+
+impl Sizes {
+    /// Takes the three sizes if each is in its range.
+    pub fn new(slots: u64, key: u64, value: u64) -> Option<Self> {
+        let fits = |v: u64, max: usize| (v != 0 && v <= max as u64).then_some(v as u16);
+        Some(Self {
+            slots: fits(slots, table::SLOTS)?,
+            key: fits(key, block::KEY_LEN)?,
+            value: fits(value, block::VALUE_LEN)?,
+        })
+    }
+
+    /// How many bytes of a block, from the key on, its checksum covers.
+    pub fn covered(&self) -> usize {
+        self.key as usize + 4 + self.value as usize + 8
+    }
+}
+
+/// Reads a little-endian `u64` at `at`; 0 where the slice is too short.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes
+        .get(at..at + 8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+/// Writes a little-endian `u64` at `at`, which the caller knows to be inside.
+pub(crate) fn put_u64(bytes: &mut [u8], at: usize, v: u64) {
+    bytes[at..at + 8].copy_from_slice(&v.to_le_bytes());
+}

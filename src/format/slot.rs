@@ -1,0 +1,173 @@
+//! A slot of a hash table: three words, {offset of A, offset of B, current}.
+//!
+//! | A, B | state |
+//! |---|---|
+//! | 0, 0 | never used; a look-up in the original stops here |
+//! | > 0 | live |
+//! | < 0 | deleted: the pair at -A may be used again by any key of this slot |
+//!
+//! `current` 0 means that copy A holds the value, anything else copy B. In a cleanly closed file it
+//! is 0 or 1. From a change to the clean close, while table 0 carries the mark and only this
+//! library reads the slots, it is a [`Word`] with a tag that also says what the current copy's
+//! checksum is and in which epoch the pair was changed.
+
+use super::PAGE;
+use super::block::{PAIR, Side};
+
+/// Bytes of a slot.
+pub const SIZE: u64 = 24;
+
+/// The third word of a slot.
+///
+/// Untagged: 0 or anything else. Tagged, from the top: 1 bit tag, 1 bit current copy,
+/// 30 bits epoch, 32 bits checksum of the current copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Word(pub u64);
+
+const TAG: u64 = 1 << 63;
+const SIDE: u64 = 1 << 62;
+const EPOCH: u64 = (1 << 30) - 1;
+
+impl Word {
+    /// A word for a pair that was changed in `epoch` and whose current copy has this checksum.
+    pub fn tagged(side: Side, epoch: u64, checksum: u32) -> Self {
+        let side = if side == Side::B { SIDE } else { 0 };
+        Self(TAG | side | (epoch & EPOCH) << 32 | u64::from(checksum))
+    }
+
+    /// What a cleanly closed file says: 0 for A, 1 for B.
+    pub fn clean(side: Side) -> Self {
+        Self(u64::from(side == Side::B))
+    }
+
+    /// The current copy.
+    pub fn side(self) -> Side {
+        let b = if self.is_tagged() {
+            self.0 & SIDE != 0
+        } else {
+            self.0 != 0
+        };
+        if b { Side::B } else { Side::A }
+    }
+
+    /// Whether this is a word of a pair that was changed in an unfinished life.
+    pub fn is_tagged(self) -> bool {
+        self.0 & TAG != 0
+    }
+
+    /// The checksum that the current copy must have; `None` without a tag.
+    pub fn checksum(self) -> Option<u32> {
+        self.is_tagged().then_some(self.0 as u32)
+    }
+
+    /// Whether the pair was changed in this epoch. Epochs are compared modulo 2^30: a false yes
+    /// costs a sync.
+    pub fn changed_in(self, epoch: u64) -> bool {
+        self.is_tagged() && (self.0 >> 32) & EPOCH == epoch & EPOCH
+    }
+}
+
+/// A slot as it stands in the file, its offsets unchecked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// Offset of block A, negative for a deleted pair.
+    pub a: i64,
+    /// Offset of block B, of the same sign.
+    pub b: i64,
+    /// Which copy is current.
+    pub word: Word,
+}
+
+impl Slot {
+    /// Never used.
+    pub fn is_unused(&self) -> bool {
+        self.a == 0 && self.b == 0
+    }
+
+    /// Holds a deleted pair.
+    pub fn is_deleted(&self) -> bool {
+        self.a < 0 || (self.a == 0 && self.b < 0)
+    }
+
+    /// The pair, if both offsets agree and it lies on a page boundary inside a file of `len` bytes.
+    ///
+    /// A slot may straddle two sectors of which a power cut kept one: then one offset is still 0,
+    /// or of the other sign.
+    pub fn pair(&self, len: u64) -> Option<u64> {
+        let (a, b) = (self.a.unsigned_abs(), self.b.unsigned_abs());
+        let half = PAIR / 2;
+        let at = if a != 0 { a } else { b.checked_sub(half)? };
+        let agrees = b == 0 || b == at.checked_add(half)?;
+        (agrees && at >= PAGE && at % PAGE == 0 && at.checked_add(PAIR)? <= len).then_some(at)
+    }
+
+    /// Whether both offsets are there and of one sign.
+    pub fn is_whole(&self) -> bool {
+        self.a.signum() == self.b.signum()
+    }
+
+    /// The slot of the pair at `at`.
+    pub fn live(at: u64, word: Word) -> Self {
+        Self {
+            a: at as i64,
+            b: (at + PAIR / 2) as i64,
+            word,
+        }
+    }
+
+    /// The slot of the deleted pair at `at`.
+    pub fn deleted(at: u64, word: Word) -> Self {
+        let s = Self::live(at, word);
+        Self {
+            a: -s.a,
+            b: -s.b,
+            word,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        let w = Word::tagged(Side::B, 7, 0xdead_beef);
+        assert_eq!((w.side(), w.checksum()), (Side::B, Some(0xdead_beef)));
+        assert!(w.changed_in(7) && !w.changed_in(8) && w.changed_in(7 + (1 << 30)));
+        assert_eq!(Word(0).side(), Side::A);
+        assert_eq!(Word(77).side(), Side::B);
+        assert!(!Word(1).changed_in(0));
+    }
+
+    #[test]
+    fn offsets_out_of_range_name_no_pair() {
+        let len = 1 << 20;
+        let pair = |a, b| {
+            Slot {
+                a,
+                b,
+                word: Word(0),
+            }
+            .pair(len)
+        };
+        assert_eq!(pair(16384, 24576), Some(16384));
+        assert_eq!(pair(-16384, -24576), Some(16384));
+        assert_eq!(pair(16384, 0), Some(16384));
+        assert_eq!(pair(0, 24576), Some(16384));
+        assert_eq!(pair(-16384, 24576), Some(16384));
+        for (a, b) in [
+            (0, 0),
+            (0, 4096),
+            (16384, 24577),
+            (16385, 24577),
+            (i64::MIN, 0),
+            (i64::MIN, i64::MIN),
+            (i64::MAX, i64::MAX),
+            (1 << 20, (1 << 20) + 8192),
+            ((1 << 20) - 8192, 1 << 20),
+        ] {
+            assert_eq!(pair(a, b), None, "{a} {b}");
+        }
+    }
+}

@@ -5,6 +5,8 @@
 //!
 //! Each was tried the other way round; in brackets a file that then comes out wrong.
 //!
+//! - A table is found by its start delimiter alone (018) and by its end delimiter alone (028).
+//!   Slots of tables whose checksums are all right are kept (111).
 //! - A block that starts live and ends deleted is live (063). The reverse occurs once (024), in a
 //!   block B whose twin holds the same value: it decides nothing, see `original::Reading`.
 //! - A live: key, htNum and value come from B if that is live and good (193, 176), from A even
@@ -14,14 +16,13 @@
 //! - A slot claimed twice: the later pair in the file has it (190).
 //! - A block B without its A at the very end of the file is found (050).
 //! - Look-ups compare the key of the current copy, not that of copy A (136), and stop at a hole
-//!   even behind a live pair (131).
-//! - Kept tables: the check of the current copies is needed (062) and looks at no delimiter.
-//! - Tables with right checksums are kept (111), an all-zero one too (021 has one among bad ones,
-//!   the golden `unclean-later` shows what keeping stale slots costs).
+//!   (131).
+//! - In kept tables the current copies are checked (062), and no delimiter is looked at (038).
 //!
-//! Not decided by them, and taken from the description: that a deleted pair displaces a live one,
-//! that A live and bad with B deleted and good is wiped, that in kept tables a slot with two bad
-//! copies becomes deleted, and all that happens outside the file or its tables.
+//! Not decided by them, and taken from the description: that an all-zero table is kept, that a
+//! deleted pair displaces a live one, that A live and bad with B deleted and good is wiped, that in
+//! kept tables a slot with two bad copies becomes deleted, what wiped records do later, and all
+//! that happens outside the file or its tables.
 
 #[path = "support/original.rs"]
 mod original;
@@ -480,6 +481,33 @@ fn a_value_that_looks_like_a_table_is_taken_for_one() {
         let doubts: Vec<_> = found.undecided.iter().map(|&(at, _)| at).collect();
         assert_eq!(found.tables, 3);
         assert_eq!(doubts, places.map(|place| a.wrapping_add_signed(place)));
+    }
+}
+
+#[test]
+fn the_missing_delimiter_is_written_over_what_is_there() {
+    // The value in /a's block B looks like a table that ends where /b's block A does.
+    let (mut image, a, b) = two_pairs();
+    put_word(&mut image, b, 0);
+    image[b + 8192 + 148] ^= 1;
+    // Start delimiter lost, twin bad: live by its end delimiter.
+    assert_eq!(values(&recover(&image)).len(), 2);
+    put_word(&mut image, a + 8192 + 4096, 0x3333_3333);
+    let found = recover(&image);
+    assert_eq!(values(&found), [("/a", &b"1"[..])]);
+    assert_eq!(found.wiped, [b]);
+}
+
+#[test]
+fn a_size_beyond_the_value_is_read_outside() {
+    let (mut image, _, b) = two_pairs();
+    for (size, crashes) in [(8028_u32, false), (8029, true), (u32::MAX, true)] {
+        for block in [b, b + 8192] {
+            image[block + 144..block + 148].copy_from_slice(&size.to_le_bytes());
+            let sum = checksum(&image[block + 16..block + 8184]);
+            put_word(&mut image, block + 8, sum.into());
+        }
+        assert_eq!(recover(&image).crashes, crashes);
     }
 }
 

@@ -82,6 +82,27 @@ fn every_trace_is_covered() {
 }
 
 #[test]
+fn the_names_of_shared_objects_are_the_specified_ones() {
+    // The tests clean up, and look for what was left behind, by names that they make themselves. If the library had
+    // other names, they would find nothing and say that all is well.
+    for path in [
+        "/tmp/a.db",
+        "a_db",
+        "/Data/mnt-c/user-1/s%C3.itz",
+        "/tmp/\u{e4}\u{f6}/x y.db",
+    ] {
+        for tail in ["-shm-info", "-ht", "-cache", "-sem"] {
+            let name = format!("/{}", support::object_name(Path::new(path), tail));
+            assert_eq!(
+                ffi::shm_name(tail, Path::new(path)),
+                Some(name),
+                "{path} {tail}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_wrong_answer_is_reported() {
     // A runner that cannot fail proves nothing. Every expectation here is wrong, and each must be reported with its line.
     let scratch = Scratch::new();
@@ -521,6 +542,7 @@ fn work(path: &Path, calls: &str, answer: &mut dyn FnMut(String)) {
                     None => rc.to_string(),
                 }
             }
+            // No command of the traces: for the test that looks whether a death is noticed.
             (["die"], _) => std::process::exit(3),
             (words, Some(handle)) => made(handle, words),
             (_, None) => "?not open".to_owned(),

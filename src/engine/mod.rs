@@ -343,7 +343,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn place(&self, table: usize, index: u16) -> Result<Place> {
         let at = table::slot_offset(self.tables[table], index);
         let slot = self.read_slot(at)?;
-        let pair = slot.pair(self.store.len()?).unwrap_or(0);
+        let pair = match slot.pair(self.store.known_len()) {
+            Some(pair) => pair,
+            None if slot.is_unused() => 0,
+            None => slot.pair(self.store.len()?).unwrap_or(0),
+        };
         Ok(Place {
             table,
             index,

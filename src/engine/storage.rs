@@ -9,8 +9,12 @@ use crate::error::Result;
 /// of the stores made into it since the last [`Storage::sync`]. The order of stores between
 /// sectors is not kept; the order in which other processes see them is.
 pub trait Storage {
-    /// Length of the file in bytes.
+    /// Length of the file in bytes, as it is now.
     fn len(&self) -> Result<u64>;
+
+    /// A length that the file had, without asking: never more than its length unless somebody cut
+    /// it off.
+    fn known_len(&self) -> u64;
 
     /// Fills `buf` from `at` on. Behind the end of the file there are zeros.
     ///
@@ -49,6 +53,7 @@ pub trait Storage {
 }
 
 pub use memory::{Event, Memory};
+pub use overlay::Overlay;
 
 mod memory {
     use super::{Result, Storage};
@@ -128,6 +133,10 @@ mod memory {
             Ok(self.bytes.borrow().len() as u64)
         }
 
+        fn known_len(&self) -> u64 {
+            self.bytes.borrow().len() as u64
+        }
+
         fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
             let bytes = self.bytes.borrow();
             let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
@@ -172,6 +181,113 @@ mod memory {
 
         fn is_file(&self) -> bool {
             true
+        }
+    }
+}
+
+mod overlay {
+    use super::{Result, Storage};
+    use crate::error::Error;
+    use crate::format::PAGE;
+    use std::cell::{Cell, RefCell};
+    use std::collections::HashMap;
+
+    type Page = Box<[u8; PAGE as usize]>;
+
+    /// A file that is not written: changes are kept in memory, page by page. With it a read-only
+    /// open recovers.
+    pub struct Overlay<S> {
+        below: S,
+        len: Cell<u64>,
+        /// The file counts up to here; behind it everything was cut off once.
+        cut: Cell<u64>,
+        pages: RefCell<HashMap<u64, Page>>,
+    }
+
+    impl<S: Storage> Overlay<S> {
+        /// Nothing changed yet.
+        pub fn new(below: S) -> Result<Self> {
+            Ok(Self {
+                len: Cell::new(below.len()?),
+                cut: Cell::new(u64::MAX),
+                below,
+                pages: RefCell::default(),
+            })
+        }
+
+        /// The file itself.
+        pub fn below(&self) -> &S {
+            &self.below
+        }
+    }
+
+    impl<S: Storage> Storage for Overlay<S> {
+        fn len(&self) -> Result<u64> {
+            Ok(self.len.get())
+        }
+
+        fn known_len(&self) -> u64 {
+            self.len.get()
+        }
+
+        fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+            let pages = self.pages.borrow();
+            let mut done = 0;
+            while done < buf.len() {
+                let from = at.saturating_add(done as u64);
+                let inside = (from % PAGE) as usize;
+                let n = (buf.len() - done).min(PAGE as usize - inside);
+                let part = &mut buf[done..done + n];
+                match pages.get(&(from / PAGE)) {
+                    _ if from >= self.len.get() => part.fill(0),
+                    Some(page) => part.copy_from_slice(&page[inside..inside + n]),
+                    None if from >= self.cut.get() => part.fill(0),
+                    None => self.below.read(from, part)?,
+                }
+                done += n;
+            }
+            Ok(())
+        }
+
+        fn store(&self, at: u64, word: u64) -> Result<()> {
+            let mut pages = self.pages.borrow_mut();
+            pages.try_reserve(1).map_err(|_| Error::Memory)?;
+            if !pages.contains_key(&(at / PAGE)) {
+                let mut page = Box::new([0; PAGE as usize]);
+                if at / PAGE * PAGE < self.cut.get() {
+                    self.below.read(at / PAGE * PAGE, &mut page[..])?;
+                }
+                pages.insert(at / PAGE, page);
+            }
+            if let Some(page) = pages.get_mut(&(at / PAGE)) {
+                crate::format::put_u64(&mut page[..], (at % PAGE) as usize, word);
+            }
+            Ok(())
+        }
+
+        fn grow(&self, len: u64) -> Result<()> {
+            self.len.set(self.len.get().max(len));
+            Ok(())
+        }
+
+        fn truncate(&self, len: u64) -> Result<()> {
+            // The engine cuts at page boundaries only.
+            self.pages.borrow_mut().retain(|&p, _| p * PAGE < len);
+            self.cut.set(self.cut.get().min(len));
+            self.len.set(len);
+            Ok(())
+        }
+
+        fn fill_holes(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn is_file(&self) -> bool {
+            false
         }
     }
 }

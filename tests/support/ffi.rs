@@ -6,7 +6,12 @@
 //!
 //! Unsafe is needed here because everything behind the ABI is: the wrappers own the struct and the buffers that they
 //! pass, so that the tests above them need none.
-#![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
+#![allow(
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    clippy::upper_case_acronyms
+)]
 
 use kissdb as _; // links the library: its symbols are what the declarations below name
 
@@ -218,6 +223,9 @@ pub const RESOURCES: Sizes = Sizes {
     value: 212,
 };
 
+/// Keys and values in the order of an iterator.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What `KISSDB_get` answered, unjudged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Got {
@@ -375,7 +383,7 @@ impl Plain {
 
     /// All pairs that the iterator finds, in its order, or its error. Values are whole buffers: the value and what the
     /// iterator put behind it.
-    pub fn pairs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, c_int> {
+    pub fn pairs(&self) -> Result<Pairs, c_int> {
         let mut it = self.iterate();
         let mut pairs = Vec::new();
         loop {
@@ -604,7 +612,7 @@ impl Handle {
         self.locked(Plain::keys)
     }
 
-    pub fn pairs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, c_int> {
+    pub fn pairs(&self) -> Result<Pairs, c_int> {
         self.locked(Plain::pairs)
     }
 

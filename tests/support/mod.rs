@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod ffi;
+pub mod original;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -346,8 +346,11 @@ impl Open<'_> {
     fn follow_links(&mut self) {
         let len = self.file.bytes.len();
         let mut at = STEP;
-        // Header only: no table yet.
-        while len > STEP {
+        if len <= STEP {
+            // Header only: no table yet.
+            return;
+        }
+        loop {
             // More tables than fit without sharing bytes: the links run in a circle.
             if at.checked_add(TABLE).is_none_or(|end| end > len) || self.out.tables > len / TABLE {
                 self.out.crashes = true;

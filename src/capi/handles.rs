@@ -1,0 +1,217 @@
+//! Which handles are open. A caller's struct holds a number, never an address that is trusted:
+//! a struct that was never opened, was closed, or is garbage, is found out here.
+
+use crate::session::{CallersLock, Session};
+use crate::sys::file::Owner;
+use crate::sys::names;
+use std::cell::UnsafeCell;
+use std::ffi::CString;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// What stands behind an open handle.
+pub(super) struct Handle {
+    session: Mutex<Session>,
+    /// Outside the mutex: a caller may wait for it while another thread is inside a call.
+    pub lock: CallersLock,
+    path: CString,
+    /// Where the caller sees the shared struct.
+    shared: usize,
+}
+
+impl Handle {
+    pub fn new(session: Session, path: CString) -> Self {
+        Self {
+            shared: std::ptr::from_ref(session.shm().shared()) as usize,
+            lock: session.callers_lock(),
+            session: Mutex::new(session),
+            path,
+        }
+    }
+
+    /// Calls `f` with the session; one call of a handle at a time.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
+        f(&mut self.session.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn into_parts(self) -> (Session, CString) {
+        let session = self
+            .session
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (session, self.path)
+    }
+}
+
+/// Whether a slot holds a handle, how many calls are inside it, and how often it was used:
+/// generation in the upper half, then OPEN, then the count.
+struct Slot {
+    word: AtomicU64,
+    handle: UnsafeCell<Option<Handle>>,
+}
+
+// SAFETY: `handle` is written only by the thread that has moved the word from free to reserved, or
+// from open to closed with a count of 0; it is shared only while OPEN is set and the count is not 0.
+unsafe impl Sync for Slot {}
+
+// What the promise above rests on besides: a handle may be used and dropped by any thread.
+const _: () = {
+    const fn any_thread<T: Send + Sync>() {}
+    any_thread::<Handle>();
+};
+
+const OPEN: u64 = 1 << 31;
+const RESERVED: u64 = 1 << 30;
+const COUNT: u64 = RESERVED - 1;
+const CHUNK: usize = 256;
+const CHUNKS: usize = 64;
+
+static TABLE: [OnceLock<Box<[Slot]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+
+fn chunk(n: usize) -> &'static [Slot] {
+    TABLE[n].get_or_init(|| {
+        (0..CHUNK)
+            .map(|_| Slot {
+                word: AtomicU64::new(1 << 32),
+                handle: UnsafeCell::new(None),
+            })
+            .collect()
+    })
+}
+
+fn slot(number: usize) -> Option<&'static Slot> {
+    let index = number & (CHUNK * CHUNKS - 1);
+    TABLE.get(index / CHUNK)?.get()?.get(index % CHUNK)
+}
+
+fn generation(number: usize) -> u64 {
+    (number / (CHUNK * CHUNKS)) as u64
+}
+
+/// Generations as far as a number can hold them on a 32-bit target.
+const GENERATIONS: u64 = 1 << 17;
+
+/// A handle that stays open as long as this exists.
+pub(super) struct Inside {
+    slot: &'static Slot,
+}
+
+impl std::ops::Deref for Inside {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        // SAFETY: the count is not 0, so nobody takes the handle away, and it was there when the
+        // count was raised under OPEN.
+        match unsafe { &*self.slot.handle.get() } {
+            Some(handle) => handle,
+            None => unreachable!("an open slot has a handle"),
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.slot.word.fetch_sub(1, Release);
+    }
+}
+
+/// Enters the handle of this number, if it is open.
+pub(super) fn enter(number: usize) -> Option<Inside> {
+    let slot = slot(number)?;
+    enter_slot(slot, |word| {
+        (word >> 32) % GENERATIONS == generation(number)
+    })
+}
+
+fn enter_slot(slot: &'static Slot, fits: impl Fn(u64) -> bool) -> Option<Inside> {
+    let mut word = slot.word.load(Relaxed);
+    loop {
+        if word & OPEN == 0 || !fits(word) {
+            return None;
+        }
+        match slot
+            .word
+            .compare_exchange_weak(word, word + 1, Acquire, Relaxed)
+        {
+            Ok(_) => return Some(Inside { slot }),
+            Err(other) => word = other,
+        }
+    }
+}
+
+fn enter_each() -> impl Iterator<Item = Inside> {
+    let slots = TABLE.iter().map_while(OnceLock::get).flat_map(|c| c.iter());
+    slots.filter_map(|slot| enter_slot(slot, |_| true))
+}
+
+/// The handle whose shared struct is at this address.
+pub(super) fn enter_by_shared(shared: usize) -> Option<Inside> {
+    enter_each().find(|inside| inside.shared == shared)
+}
+
+/// Owner and permissions for a caller's shared object: those of the database that it belongs to.
+pub(super) fn owner_of(name: &[u8]) -> Option<Owner> {
+    enter_each().find_map(|inside| {
+        inside.with(|s| {
+            let cache = names::shm_name(names::CACHE, &s.shm().stem());
+            (cache == name).then(|| s.owner().ok()).flatten()
+        })
+    })
+}
+
+/// Keeps a handle; answers its number, never 0, or gives it back when there are too many.
+pub(super) fn insert(handle: Handle) -> Result<usize, Handle> {
+    for (n, slot) in (0..CHUNKS).flat_map(|c| {
+        chunk(c)
+            .iter()
+            .enumerate()
+            .map(move |(i, s)| (c * CHUNK + i, s))
+    }) {
+        let word = slot.word.load(Relaxed);
+        if word & (OPEN | RESERVED | COUNT) != 0 {
+            continue;
+        }
+        if slot
+            .word
+            .compare_exchange(word, word | RESERVED, Acquire, Relaxed)
+            .is_err()
+        {
+            continue;
+        }
+        // SAFETY: RESERVED is ours, so nobody else touches the handle.
+        unsafe { *slot.handle.get() = Some(handle) };
+        slot.word.store(word | OPEN, Release);
+        return Ok(((word >> 32) % GENERATIONS) as usize * CHUNK * CHUNKS + n);
+    }
+    Err(handle)
+}
+
+/// Takes a handle out: calls inside it end first, later ones find it closed.
+pub(super) fn remove(number: usize) -> Option<Handle> {
+    let slot = slot(number)?;
+    let mut word = slot.word.load(Relaxed);
+    loop {
+        if word & OPEN == 0 || (word >> 32) % GENERATIONS != generation(number) {
+            return None;
+        }
+        match slot
+            .word
+            .compare_exchange_weak(word, (word & !OPEN) | RESERVED, Acquire, Relaxed)
+        {
+            Ok(_) => break,
+            Err(other) => word = other,
+        }
+    }
+    while slot.word.load(Acquire) & COUNT != 0 {
+        std::thread::yield_now();
+    }
+    // SAFETY: OPEN is gone and the count is 0: nobody is inside, and nobody can enter.
+    let handle = unsafe { (*slot.handle.get()).take() };
+    // The generation 0 is left out, so that no number is 0.
+    let next = ((word >> 32) + 1) % GENERATIONS;
+    slot.word.store(next.max(1) << 32, Release);
+    handle
+}

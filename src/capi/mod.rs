@@ -1,0 +1,33 @@
+//! The C interface: every exported function checks its pointers, calls the core and converts the
+//! answer. `unsafe` because callers hand over addresses; each block names what they owe.
+//!
+//! No panic leaves: [`guard`] turns one into an answer. Nothing is printed.
+
+mod functions;
+mod handles;
+mod helpers;
+mod types;
+
+pub use functions::*;
+pub use helpers::*;
+pub use types::*;
+
+use crate::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+// A process that aborts inside the library would die holding locks that others wait for.
+#[cfg(panic = "abort")]
+compile_error!("kissdb must be built with panic=unwind");
+
+/// Runs `f`; a panic inside is answered with `otherwise`.
+fn guard<R>(otherwise: R, f: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or(otherwise)
+}
+
+/// The answer of a failed call, errno as the operating system left it.
+fn code(e: &Error) -> i32 {
+    if let Some(n) = e.os() {
+        crate::sys::set_errno(n);
+    }
+    e.code()
+}

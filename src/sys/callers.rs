@@ -1,0 +1,92 @@
+//! Shared objects of the callers' own, through the helpers that they link.
+
+use super::file::Owner;
+use super::{errno, last_error, retry, shm};
+use std::ffi::{CStr, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+
+/// Opens an object, or makes it with `length` bytes; answers its descriptor and whether it was made.
+/// A new one gets the owner and permissions given.
+pub fn open_object(name: &CStr, length: usize, owner: Option<Owner>) -> io::Result<(i32, bool)> {
+    for _ in 0..100 {
+        // SAFETY: a C string; the mode is given.
+        let made = retry(|| {
+            i64::from(unsafe {
+                libc::shm_open(
+                    name.as_ptr(),
+                    libc::O_CREAT | libc::O_EXCL | libc::O_RDWR,
+                    0o644,
+                )
+            })
+        });
+        match made {
+            Ok(fd) => {
+                // SAFETY: just opened, owned by nobody else.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+                if let Some(owner) = owner {
+                    shm::give_to(fd.as_raw_fd(), owner);
+                }
+                // Allocated, not only sized: a store must not fail later.
+                // SAFETY: a call on an open descriptor.
+                let failed = match length {
+                    0 => 0,
+                    _ => unsafe { libc::posix_fallocate(fd.as_raw_fd(), 0, length as libc::off_t) },
+                };
+                if failed != 0 {
+                    // SAFETY: a C string.
+                    unsafe { libc::shm_unlink(name.as_ptr()) };
+                    return Err(errno(failed));
+                }
+                return Ok((fd.into_raw_fd(), true));
+            }
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(e) => return Err(e),
+        }
+        // SAFETY: as above.
+        match retry(|| i64::from(unsafe { libc::shm_open(name.as_ptr(), libc::O_RDWR, 0) })) {
+            Ok(fd) => return Ok((fd as i32, false)),
+            // Removed in between: made anew.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(errno(libc::EAGAIN))
+}
+
+/// Maps an object; MAP_FAILED on an error.
+pub fn map(fd: i32, length: usize) -> *mut c_void {
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        )
+    }
+}
+
+/// Unmaps; whether that worked.
+///
+/// # Safety
+/// Nobody uses the memory any more.
+pub unsafe fn unmap(at: *mut c_void, length: usize) -> bool {
+    // SAFETY: the caller's promise.
+    !at.is_null() && at != libc::MAP_FAILED && unsafe { libc::munmap(at, length) } == 0
+}
+
+/// Closes a descriptor and removes the name; whether both worked.
+///
+/// # Safety
+/// The descriptor is the caller's and not used afterwards.
+pub unsafe fn close_object(fd: i32, name: &CStr) -> bool {
+    // SAFETY: the caller's promise.
+    let closed = unsafe { libc::close(fd) } == 0;
+    // SAFETY: a C string.
+    let removed = unsafe { libc::shm_unlink(name.as_ptr()) } == 0;
+    let gone = removed || last_error().raw_os_error() == Some(libc::ENOENT);
+    closed && gone
+}

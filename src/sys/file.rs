@@ -1,0 +1,473 @@
+//! The database file: opened, locked, mapped, grown, synced.
+//!
+//! The file is mapped in pieces that never move; a piece may reach past the end of the file, so
+//! that growth by another process needs no new mapping. No access goes past the end: the length is
+//! asked for whenever one would.
+
+use super::{errno, retry};
+use crate::engine::Storage;
+use crate::error::{Error, Result};
+use memmap2::{MmapOptions, MmapRaw};
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Release};
+
+/// What tells one file from another, also after its number was given to a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ident {
+    /// Device number.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// When the inode was made, in nanoseconds; 0 where the file system does not know.
+    pub born: u64,
+}
+
+/// Owner and permissions of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// An open database file.
+#[derive(Debug)]
+pub struct File {
+    fd: OwnedFd,
+    writable: bool,
+}
+
+/// Locks on the database file lie where no data is: one byte that every user holds shared.
+const USER_BYTE: i64 = 1 << 62;
+
+fn open_fd(path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    // SAFETY: `path` is a C string; the mode is read only with O_CREAT.
+    let fd = retry(|| i64::from(unsafe { libc::open(path.as_ptr(), flags, mode) }))? as i32;
+    // SAFETY: just opened, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // Where a process has closed its standard descriptors, a print must not land in the database.
+    // SAFETY: `fd` is open; the answer is a new descriptor or -1.
+    let high =
+        retry(|| i64::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) }))?;
+    // SAFETY: just duplicated, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(high as i32) })
+}
+
+fn stat(fd: &OwnedFd) -> io::Result<libc::stat> {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the descriptor is open and the buffer is large enough.
+    retry(|| i64::from(unsafe { libc::fstat(fd.as_raw_fd(), st.as_mut_ptr()) }))?;
+    // SAFETY: fstat succeeded and so has filled it.
+    Ok(unsafe { st.assume_init() })
+}
+
+/// A lock of the open file description (or the question for one) on one byte.
+pub(crate) fn ofd_lock(fd: &OwnedFd, command: i32, kind: i32, byte: i64) -> io::Result<i32> {
+    // SAFETY: all zero is a valid flock.
+    let mut l: libc::flock = unsafe { std::mem::zeroed() };
+    l.l_type = kind as i16;
+    l.l_whence = libc::SEEK_SET as i16;
+    l.l_start = byte as libc::off_t;
+    l.l_len = 1;
+    // SAFETY: the descriptor is open and `l` is a flock, as these commands require.
+    retry(|| i64::from(unsafe { libc::fcntl(fd.as_raw_fd(), command, &mut l) }))?;
+    Ok(i32::from(l.l_type))
+}
+
+impl File {
+    /// Opens an existing regular file.
+    pub fn open(path: &CStr, writable: bool) -> io::Result<Self> {
+        let flags = if writable {
+            libc::O_RDWR
+        } else {
+            libc::O_RDONLY
+        };
+        Self::regular(open_fd(path, flags, 0)?, writable)
+    }
+
+    /// Makes a new file with permissions 0666 less the umask; `EEXIST` if there is one.
+    pub fn create(path: &CStr) -> io::Result<Self> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        Self::regular(open_fd(path, flags, 0o666)?, true)
+    }
+
+    fn regular(fd: OwnedFd, writable: bool) -> io::Result<Self> {
+        if stat(&fd)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(errno(libc::EINVAL));
+        }
+        Ok(Self { fd, writable })
+    }
+
+    /// The same file through a new open file description, with its own locks and its own view of
+    /// write errors.
+    pub fn reopen(&self, writable: bool) -> io::Result<Self> {
+        let name = format!("/proc/self/fd/{}\0", self.fd.as_raw_fd());
+        let name = CStr::from_bytes_with_nul(name.as_bytes()).map_err(|_| errno(libc::EINVAL))?;
+        Self::open(name, writable)
+    }
+
+    /// Whether it may be changed through this description.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The descriptor, which stays this file's.
+    pub fn raw(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    /// Which file this is.
+    pub fn ident(&self) -> io::Result<Ident> {
+        let st = stat(&self.fd)?;
+        let mut x = std::mem::MaybeUninit::<libc::statx>::zeroed();
+        // SAFETY: the descriptor is open, the path is empty, the buffer is large enough.
+        let r = unsafe {
+            libc::statx(
+                self.raw(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_BTIME,
+                x.as_mut_ptr(),
+            )
+        };
+        // SAFETY: zeroed, and statx writes plain numbers only.
+        let x = unsafe { x.assume_init() };
+        let known = r == 0 && x.stx_mask & libc::STATX_BTIME != 0;
+        let born = (x.stx_btime.tv_sec as u64)
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(u64::from(x.stx_btime.tv_nsec));
+        Ok(Ident {
+            dev: st.st_dev,
+            ino: st.st_ino,
+            born: if known { born } else { 0 },
+        })
+    }
+
+    /// Owner, group and permission bits.
+    pub fn owner(&self) -> io::Result<Owner> {
+        let st = stat(&self.fd)?;
+        Ok(Owner {
+            uid: st.st_uid,
+            gid: st.st_gid,
+            mode: st.st_mode & 0o777,
+        })
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> io::Result<u64> {
+        Ok(stat(&self.fd)?.st_size as u64)
+    }
+
+    /// Reads up to `buf.len()` bytes from the start; answers how many there are.
+    pub fn read_start(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut n = 0;
+        while n < buf.len() {
+            let rest = &mut buf[n..];
+            // SAFETY: the buffer is valid for writes of its length.
+            let r = retry(|| unsafe {
+                libc::pread(
+                    self.raw(),
+                    rest.as_mut_ptr().cast(),
+                    rest.len(),
+                    n as libc::off_t,
+                ) as i64
+            })?;
+            if r == 0 {
+                break;
+            }
+            n += r as usize;
+        }
+        Ok(n)
+    }
+
+    /// Replaces the contents by `bytes` and makes them durable.
+    pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        room_allowed(bytes.len() as u64)?;
+        let mut n = 0;
+        while n < bytes.len() {
+            let rest = &bytes[n..];
+            // SAFETY: the buffer is valid for reads of its length.
+            n += retry(|| unsafe {
+                libc::pwrite(
+                    self.raw(),
+                    rest.as_ptr().cast(),
+                    rest.len(),
+                    n as libc::off_t,
+                ) as i64
+            })? as usize;
+        }
+        self.set_len(bytes.len() as u64)?;
+        self.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        // SAFETY: the descriptor is open.
+        retry(|| i64::from(unsafe { libc::ftruncate(self.raw(), len as libc::off_t) })).map(drop)
+    }
+
+    /// Returns when data and length are on the medium. Not a point where a thread can be cancelled.
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: a system call on an open descriptor.
+        retry(|| unsafe { libc::syscall(libc::SYS_fdatasync, self.raw()) } as i64).map(drop)
+    }
+
+    /// Says that this description uses the file. Kept until it is closed.
+    pub fn lock_as_user(&self) -> io::Result<()> {
+        ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE).map(drop)
+    }
+
+    /// Whether another description uses the file, in this process or another.
+    pub fn has_other_users(&self) -> io::Result<bool> {
+        let found = ofd_lock(&self.fd, libc::F_OFD_GETLK, libc::F_WRLCK, USER_BYTE)?;
+        Ok(found != libc::F_UNLCK)
+    }
+}
+
+/// Makes the entry of a new file durable in its directory.
+pub fn sync_directory_of(path: &CStr) -> io::Result<()> {
+    let bytes = path.to_bytes();
+    let dir = match bytes.iter().rposition(|&b| b == b'/') {
+        Some(0) => b"/".to_vec(),
+        Some(n) => bytes[..n].to_vec(),
+        None => b".".to_vec(),
+    };
+    let dir = std::ffi::CString::new(dir).map_err(|_| errno(libc::EINVAL))?;
+    let fd = open_fd(&dir, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    // SAFETY: a system call on an open descriptor.
+    match retry(|| unsafe { libc::syscall(libc::SYS_fsync, fd.as_raw_fd()) } as i64) {
+        // Some file systems cannot sync a directory, and need not.
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EINVAL | libc::ENOTSUP | libc::EROFS)
+            ) =>
+        {
+            Ok(())
+        }
+        r => r.map(drop),
+    }
+}
+
+/// Past the limit on the size of files the kernel would send a deadly signal.
+fn room_allowed(len: u64) -> io::Result<()> {
+    // SAFETY: all zero is a valid rlimit.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is an rlimit.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    if known && limit.rlim_cur != libc::RLIM_INFINITY && len > limit.rlim_cur {
+        return Err(errno(libc::EFBIG));
+    }
+    Ok(())
+}
+
+struct Piece {
+    start: u64,
+    map: MmapRaw,
+}
+
+/// The mapped file.
+pub struct FileMap {
+    file: File,
+    pieces: RefCell<Vec<Piece>>,
+    /// The file was this long when last asked.
+    known: Cell<u64>,
+}
+
+/// The smallest piece that is mapped.
+const PIECE: u64 = 1 << 20;
+
+impl FileMap {
+    /// Maps all of `file`.
+    pub fn new(file: File) -> Result<Self> {
+        let map = Self {
+            known: Cell::new(file.len()?),
+            file,
+            pieces: RefCell::new(Vec::new()),
+        };
+        map.reach(map.known.get().max(1))?;
+        Ok(map)
+    }
+
+    /// The file behind the map.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Maps the file until `end` is inside a piece.
+    fn reach(&self, end: u64) -> Result<()> {
+        let mut pieces = self.pieces.borrow_mut();
+        let mapped = pieces.last().map_or(0, |p| p.start + p.map.len() as u64);
+        if end <= mapped {
+            return Ok(());
+        }
+        // As much again as there is, so that a growing file needs few pieces.
+        let len = (end - mapped)
+            .next_multiple_of(PIECE)
+            .max(mapped.min(1 << 30))
+            .max(PIECE);
+        let mut options = MmapOptions::new();
+        options
+            .offset(mapped)
+            .len(usize::try_from(len).map_err(|_| Error::Memory)?);
+        let map = if self.file.writable {
+            options.map_raw(&self.file.fd)?
+        } else {
+            options.map_raw_read_only(&self.file.fd)?
+        };
+        pieces.try_reserve(1).map_err(|_| Error::Memory)?;
+        pieces.push(Piece { start: mapped, map });
+        Ok(())
+    }
+
+    /// Calls `f` with the addresses of the parts of a range that is inside the file.
+    fn parts(&self, at: u64, len: usize, mut f: impl FnMut(*mut u8, usize, usize)) -> Result<()> {
+        let end = at
+            .checked_add(len as u64)
+            .ok_or(Error::Corrupt("offset out of range"))?;
+        if end > self.known.get() {
+            self.known.set(self.file.len()?);
+            if end > self.known.get() {
+                return Err(errno(libc::EIO).into());
+            }
+        }
+        self.reach(end)?;
+        let pieces = self.pieces.borrow();
+        let mut done = 0;
+        for p in pieces.iter() {
+            let from = at + done as u64;
+            let stop = p.start + p.map.len() as u64;
+            if from >= p.start && from < stop {
+                let n = (len - done).min((stop - from) as usize);
+                // SAFETY: `from` lies inside this piece, so the address is inside its mapping.
+                f(
+                    unsafe { p.map.as_mut_ptr().add((from - p.start) as usize) },
+                    done,
+                    n,
+                );
+                done += n;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Storage for FileMap {
+    fn len(&self) -> Result<u64> {
+        self.known.set(self.file.len()?);
+        Ok(self.known.get())
+    }
+
+    fn known_len(&self) -> u64 {
+        self.known.get()
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let end = at.saturating_add(buf.len() as u64);
+        if end > self.known.get() {
+            self.len()?;
+        }
+        let inside = self.known.get().saturating_sub(at).min(buf.len() as u64) as usize;
+        let (buf, behind) = buf.split_at_mut(inside);
+        behind.fill(0);
+        let to = buf.as_mut_ptr();
+        self.parts(at, buf.len(), |from, done, n| {
+            // SAFETY: `n` bytes at `from` are mapped and inside the file, `done + n` bytes at `to`
+            // are ours. The engine lock keeps well-behaved writers away; what others write
+            // meanwhile is data like any other.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.add(done), n) }
+        })
+    }
+
+    fn load(&self, at: u64) -> Result<u64> {
+        let mut w = [0; 8];
+        self.read(at, &mut w)?;
+        Ok(u64::from_le_bytes(w))
+    }
+
+    fn store(&self, at: u64, word: u64) -> Result<()> {
+        if !self.file.writable || at % 8 != 0 {
+            return Err(errno(libc::EBADF).into());
+        }
+        self.parts(at, 8, |to, _, _| {
+            // SAFETY: 8 mapped bytes at a multiple of 8 (pieces begin at page boundaries) in a
+            // writable mapping, inside the file. Release keeps the order of all stores, which the
+            // write protocol rests on.
+            unsafe { &*to.cast::<AtomicU64>() }.store(word.to_le(), Release);
+        })
+    }
+
+    fn grow(&self, len: u64) -> Result<()> {
+        let old = self.len()?;
+        if len <= old {
+            return Ok(());
+        }
+        room_allowed(len)?;
+        let from = old as libc::off_t;
+        // SAFETY: the descriptor is open.
+        let done = retry(|| {
+            i64::from(unsafe {
+                libc::fallocate(self.file.raw(), 0, from, len as libc::off_t - from)
+            })
+        });
+        match done {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                write_zeros(&self.file, old, len)?;
+            }
+            r => {
+                r?;
+            }
+        }
+        self.len()?;
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.file.set_len(len)?;
+        self.known.set(len);
+        Ok(())
+    }
+
+    fn fill_holes(&self) -> Result<()> {
+        let len = self.len()?;
+        // SAFETY: the descriptor is open. Mode 0 changes no byte of the file.
+        let done = retry(|| {
+            i64::from(unsafe { libc::fallocate(self.file.raw(), 0, 0, len as libc::off_t) })
+        });
+        match done {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
+            r => r.map(|_| ()).map_err(Into::into),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.file.sync()?)
+    }
+
+    fn is_file(&self) -> bool {
+        true
+    }
+}
+
+/// Where a file system cannot allocate: zeros are written.
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0u8; 1 << 16];
+    let mut at = from;
+    while at < to {
+        let n = (to - at).min(zeros.len() as u64) as usize;
+        // SAFETY: the buffer is valid for reads of `n` bytes.
+        at += retry(|| unsafe {
+            libc::pwrite(file.raw(), zeros.as_ptr().cast(), n, at as libc::off_t) as i64
+        })? as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Every call of the operating system. `unsafe` lives here and in `capi` only; each block says why
+//! it holds.
+//!
+//! Memory that other processes write, the mapped file and the shared objects, is never borrowed:
+//! bytes are copied in and out, words are atomics.
+
+pub mod callers;
+pub mod file;
+pub mod fork;
+pub mod lock;
+pub mod names;
+pub mod sem;
+pub mod shm;
+pub mod users;
+
+use std::io;
+
+/// The error number that a libc call left, as an error.
+pub(crate) fn last_error() -> io::Error {
+    io::Error::last_os_error()
+}
+
+/// An error with this number.
+pub(crate) fn errno(n: i32) -> io::Error {
+    io::Error::from_raw_os_error(n)
+}
+
+/// Repeats a libc call that answers -1 while it was interrupted.
+pub(crate) fn retry(mut call: impl FnMut() -> i64) -> io::Result<i64> {
+    loop {
+        match call() {
+            -1 => {
+                let e = last_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+            n => return Ok(n),
+        }
+    }
+}
+
+/// Sets errno for a C caller.
+pub(crate) fn set_errno(n: i32) {
+    // SAFETY: the address of this thread's errno.
+    unsafe { *libc::__errno_location() = n };
+}

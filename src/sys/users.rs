@@ -1,0 +1,208 @@
+//! Who uses a database: one record for each open handle, and a proof that its owner is alive.
+//!
+//! The proof is a lock of the open file description on one byte of the shared object, which the
+//! kernel releases at death. A fork child that does not call keeps it held, so the process id and
+//! the start time of the process are asked as well where they can be.
+
+use super::errno;
+use super::file::ofd_lock;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// Most handles that can have one database open at a time.
+pub const MOST: u32 = 4096;
+/// The byte of record 0 among the locks on the object.
+const FIRST_BYTE: i64 = 1 << 40;
+
+/// The handle came with a semaphore: its caller counts it in refCount.
+pub const WITH_SEM: u32 = 1;
+/// It may change the file.
+pub const WRITER: u32 = 4;
+/// It is inside open or close.
+pub const MOVING: u32 = 8;
+
+/// A record. Written by its owner, or under the gate by whoever removes a dead one.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct User {
+    /// 1 while the record is in use.
+    pub used: AtomicU32,
+    /// [`WITH_SEM`] and so on.
+    pub flags: AtomicU32,
+    /// Open mode.
+    pub mode: AtomicU32,
+    pid: AtomicU32,
+    started: AtomicU64,
+    namespace: AtomicU64,
+    /// How often this user holds the callers' lock for reading.
+    pub reads: AtomicU32,
+}
+
+/// This process, as a record names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    pid: u32,
+    started: u64,
+    namespace: u64,
+}
+
+/// Start time of a process in clock ticks; `None` if there is none or it is a zombie.
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+impl Process {
+    fn me() -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let pid = std::process::id();
+        Self {
+            pid,
+            started: started(pid).unwrap_or(0),
+            namespace: std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino()),
+        }
+    }
+}
+
+/// The records of one object, as one of its users sees them.
+#[derive(Clone, Copy)]
+pub struct Users<'a> {
+    /// All records.
+    pub records: &'a [User],
+    /// The word behind [`Users::high`].
+    pub high: &'a AtomicU32,
+    /// The caller's description of the object.
+    pub fd: &'a OwnedFd,
+}
+
+impl Users<'_> {
+    /// Takes a free record; `room(n)` makes sure that record n has memory.
+    pub fn claim(&self, flags: u32, room: impl Fn(u32) -> io::Result<()>) -> io::Result<u32> {
+        // A dead one's record is freed under the gate; if there is no other, its lock proves it free.
+        for take_dead in [false, true] {
+            for (n, r) in (0..).zip(self.records) {
+                if n >= self.high.load(Acquire) {
+                    room(n)?;
+                } else if r.used.load(Relaxed) != 0 && !take_dead {
+                    continue;
+                }
+                match ofd_lock(
+                    self.fd,
+                    libc::F_OFD_SETLK,
+                    libc::F_WRLCK,
+                    FIRST_BYTE + i64::from(n),
+                ) {
+                    Ok(_) => {}
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                }
+                self.high.fetch_max(n + 1, Release);
+                let me = Process::me();
+                r.flags.store(flags, Relaxed);
+                r.reads.store(0, Relaxed);
+                r.pid.store(me.pid, Relaxed);
+                r.started.store(me.started, Relaxed);
+                r.namespace.store(me.namespace, Relaxed);
+                r.used.store(1, Release);
+                return Ok(n);
+            }
+        }
+        Err(errno(libc::EMFILE))
+    }
+
+    /// Gives a record back.
+    pub fn release(&self, n: u32) {
+        if let Some(r) = self.records.get(n as usize) {
+            r.flags.store(0, Relaxed);
+            r.used.store(0, Release);
+        }
+        // If this fails the record is free all the same once the description is closed.
+        let _ = ofd_lock(
+            self.fd,
+            libc::F_OFD_SETLK,
+            libc::F_UNLCK,
+            FIRST_BYTE + i64::from(n),
+        );
+    }
+
+    /// Whether record `n`, not the caller's own, belongs to a living process.
+    pub fn alive(&self, n: u32) -> bool {
+        let Some(r) = self.records.get(n as usize) else {
+            return false;
+        };
+        if r.used.load(Acquire) == 0 {
+            return false;
+        }
+        match ofd_lock(
+            self.fd,
+            libc::F_OFD_GETLK,
+            libc::F_WRLCK,
+            FIRST_BYTE + i64::from(n),
+        ) {
+            Ok(libc::F_UNLCK) => return false,
+            // Who can't ask must not take what is another's.
+            Ok(_) | Err(_) => {}
+        }
+        !self.is_phantom(r)
+    }
+
+    /// The description lives on in a fork child, but its owner is dead.
+    fn is_phantom(&self, r: &User) -> bool {
+        let (pid, since) = (r.pid.load(Relaxed), r.started.load(Relaxed));
+        let me = Process::me();
+        me.namespace != 0
+            && me.namespace == r.namespace.load(Relaxed)
+            && since != 0
+            && pid != me.pid
+            && started(pid) != Some(since)
+    }
+
+    /// Behind the last record that was ever used.
+    pub fn high(&self) -> u32 {
+        self.high.load(Acquire).min(self.records.len() as u32)
+    }
+
+    /// The living users other than `me`; records of dead ones are freed. Under the gate.
+    pub fn living(&self, me: u32) -> Vec<u32> {
+        let mut out = Vec::new();
+        for n in 0..self.high() {
+            let r = &self.records[n as usize];
+            if n == me || r.used.load(Acquire) == 0 {
+                continue;
+            }
+            if self.alive(n) {
+                out.push(n);
+            } else {
+                r.flags.store(0, Relaxed);
+                r.used.store(0, Release);
+            }
+        }
+        out
+    }
+
+    /// Whether anybody else holds a record's lock, asked without trusting the records.
+    pub fn any_lock(fd: &OwnedFd) -> io::Result<bool> {
+        // SAFETY: all zero is a valid flock.
+        let mut l: libc::flock = unsafe { std::mem::zeroed() };
+        l.l_type = libc::F_WRLCK as i16;
+        l.l_start = FIRST_BYTE as libc::off_t;
+        l.l_len = libc::off_t::from(MOST);
+        use std::os::fd::AsRawFd;
+        // SAFETY: the descriptor is open and `l` is a flock.
+        super::retry(|| {
+            i64::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut l) })
+        })?;
+        Ok(l.l_type != libc::F_UNLCK as i16)
+    }
+}

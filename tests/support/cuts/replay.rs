@@ -1,0 +1,239 @@
+//! Opens a state and says what is wrong with it.
+
+use super::history::{Bytes, Permits};
+use super::scenario::{iterate, read_all};
+use crate::check;
+use crate::original::{self, Reading};
+use kissdb::engine::storage::{Memory, Overlay};
+use kissdb::engine::{Engine, State, Storage};
+use std::collections::BTreeMap;
+
+type Model = BTreeMap<Vec<u8>, Bytes>;
+
+/// A state to be checked.
+pub struct Case<'a> {
+    pub image: &'a [u8],
+    pub permits: &'a Permits,
+    /// The file was never in other hands: nothing may lie behind a value.
+    pub ours: bool,
+    /// Varies what is done with the opened file.
+    pub seed: u64,
+}
+
+/// What is wrong; nothing if all is well. With the name of the promise that is broken.
+pub fn check(case: &Case) -> Result<(), String> {
+    originals(case).map_err(|e| format!("P3: {e}"))?;
+    ours(case).map_err(|e| format!("P2: {e}"))
+}
+
+fn open<S: Storage>(store: S, writable: bool) -> Result<Engine<S, State>, String> {
+    Engine::open(store, State::default(), writable, false).map_err(|e| format!("open: {e}"))
+}
+
+fn ours(case: &Case) -> Result<(), String> {
+    let stranger = b"/nobody/ever/put/this".to_vec();
+    let keys = || case.permits.keys().chain([&stranger]);
+    let mut engine = open(Memory::new(case.image.to_vec()), true)?;
+    // The first touch of a pair may mend it: by key or by the iterator.
+    if case.seed & 1 != 0 {
+        iterate(&mut engine)?;
+    }
+    let mut model = read_all(&mut engine, keys())?;
+    permitted(case.permits, &model)?;
+
+    if case.seed & 2 != 0 {
+        // Whoever may only read recovers in memory, and sees the same.
+        let below = Memory::new(case.image.to_vec());
+        let overlay = Overlay::new(below).map_err(|e| format!("overlay: {e}"))?;
+        let mut reader = open(overlay, false)?;
+        same("read-only", &read_all(&mut reader, keys())?, &model)?;
+        if reader.store().below().bytes() != case.image {
+            return Err("a read-only open changed the file".into());
+        }
+    }
+    if case.seed & 4 != 0 {
+        // Nobody closed, everything reached the medium: the next life finds nothing more to mend.
+        let mut next = open(Memory::new(engine.store().bytes()), true)?;
+        same("a second recovery", &read_all(&mut next, keys())?, &model)?;
+        let settled = next.store().bytes();
+        let mut third = open(Memory::new(settled.clone()), true)?;
+        same("a third recovery", &read_all(&mut third, keys())?, &model)?;
+        if let Some(at) = first_difference(&third.store().bytes(), &settled) {
+            return Err(format!(
+                "the third recovery still changes the file at {at:#x}"
+            ));
+        }
+        if case.seed & 8 != 0 {
+            engine = next;
+        }
+    }
+
+    change(case, &mut engine, &mut model)?;
+    let all = || model.keys().chain(keys()).cloned().collect::<Vec<_>>();
+    same(
+        "behind a change",
+        &read_all(&mut engine, all().iter())?,
+        &model,
+    )?;
+    engine.settle().map_err(|e| format!("close: {e}"))?;
+    let closed = engine.store().bytes();
+    if let Some(finding) = check::check(&closed, case.ours).first() {
+        return Err(format!("the closed file: {finding}"));
+    }
+    let original = original::recover(&closed);
+    let found = original.pairs.into_iter().map(|(k, v)| (k, v.into()));
+    same("the original behind the close", &found.collect(), &model)?;
+
+    let mut again = open(Memory::new(closed), true)?;
+    same(
+        "behind the close",
+        &read_all(&mut again, all().iter())?,
+        &model,
+    )?;
+    again.settle().map_err(|e| format!("second close: {e}"))?;
+    match again.store().take_log().first() {
+        Some(event) => Err(format!("a life without a change made one: {event:x?}")),
+        None => Ok(()),
+    }
+}
+
+/// One call that changes something: the database is good for more than looking at.
+fn change<S: Storage>(
+    case: &Case,
+    engine: &mut Engine<S, State>,
+    model: &mut Model,
+) -> Result<(), String> {
+    let max = usize::from(engine.sizes().value);
+    let value: Bytes = vec![0x5A; (case.seed >> 8) as usize % 700 % (max + 1)].into();
+    let nth = |n: u64| {
+        let n = n as usize % case.permits.len().max(1);
+        case.permits.keys().nth(n).cloned()
+    };
+    let some = nth(case.seed >> 16);
+    let key = match (case.seed >> 4 & 3, some) {
+        (0, Some(key)) => {
+            let was = model.remove(&key).is_some();
+            return match engine.delete(&key) {
+                Ok(found) if found == was => Ok(()),
+                answer => Err(format!("delete {}: {answer:?}", key.escape_ascii())),
+            };
+        }
+        (1, Some(key)) => key,
+        // One that shares its slot with others of the scenarios.
+        (2, _) => b"/k429".to_vec(),
+        _ => b"/new".to_vec(),
+    };
+    engine
+        .put(&key, &value)
+        .map_err(|e| format!("put {}: {e}", key.escape_ascii()))?;
+    model.insert(key, value);
+    Ok(())
+}
+
+fn permitted(permits: &Permits, found: &Model) -> Result<(), String> {
+    for (key, permit) in permits {
+        let state = found.get(key).cloned();
+        if !permit.ours(&state) {
+            return Err(format!(
+                "{} is {}, permitted {}",
+                key.escape_ascii(),
+                text(state.as_ref()),
+                list(permit.states.iter().map(Option::as_ref))
+            ));
+        }
+    }
+    strangers(permits, found)
+}
+
+fn strangers(permits: &Permits, found: &Model) -> Result<(), String> {
+    match found.keys().find(|k| !permits.contains_key(*k)) {
+        Some(key) => Err(format!(
+            "a key that nobody put: {:?}",
+            key.escape_ascii().to_string()
+        )),
+        None => Ok(()),
+    }
+}
+
+fn same(what: &str, found: &Model, model: &Model) -> Result<(), String> {
+    let keys = found.keys().chain(model.keys());
+    for key in keys {
+        if found.get(key) != model.get(key) {
+            return Err(format!(
+                "{what}: {} is {}, was {}",
+                key.escape_ascii(),
+                text(found.get(key)),
+                text(model.get(key))
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b {
+        return None;
+    }
+    let n = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    Some(n)
+}
+
+/// A value for people: its length and a few bytes.
+fn text(value: Option<&Bytes>) -> String {
+    match value {
+        None => "absent".into(),
+        Some(v) => format!("{} bytes {:02x?}", v.len(), &v[..v.len().min(4)]),
+    }
+}
+
+fn list<'a>(states: impl Iterator<Item = Option<&'a Bytes>>) -> String {
+    let texts: Vec<_> = states.map(text).collect();
+    format!("[{}]", texts.join(" | "))
+}
+
+/// What the original makes of it.
+fn originals(case: &Case) -> Result<(), String> {
+    if case.image.len() % 4096 != 0 {
+        return Err(format!("length {}", case.image.len()));
+    }
+    let out = original::recover(case.image);
+    original_finds(case, &out)?;
+    if !out.undecided.is_empty() {
+        let other = original::recover_reading(case.image, Reading::StartDecides);
+        original_finds(case, &other).map_err(|e| format!("{e} ({:x?})", other.undecided))?;
+    }
+    Ok(())
+}
+
+fn original_finds(case: &Case, out: &original::Outcome) -> Result<(), String> {
+    if !out.opens || out.crashes {
+        return Err(format!("opens {}, crashes {}", out.opens, out.crashes));
+    }
+    if !out.clean && out.tables == 0 {
+        return Err("an unclean file without a table".into());
+    }
+    let found: Model = out
+        .pairs
+        .iter()
+        .map(|(k, v)| (k.clone(), v.as_slice().into()))
+        .collect();
+    for (key, permit) in case.permits {
+        let state = found.get(key).cloned();
+        if !permit.originals(&state) {
+            return Err(format!(
+                "{} is {}, permitted {} or {} (clean {}, rebuilt {}, tables {}, wiped {:x?}, displaced {}, unreachable {})",
+                key.escape_ascii(),
+                text(state.as_ref()),
+                list(permit.states.iter().map(Option::as_ref)),
+                list(permit.older.iter().map(Some)),
+                out.clean,
+                out.rebuilt,
+                out.tables,
+                out.wiped,
+                out.displaced,
+                out.unreachable,
+            ));
+        }
+    }
+    strangers(case.permits, &found)
+}

@@ -83,10 +83,8 @@ impl OpenOptions {
             sizes: self.sizes,
             sem: None,
         };
-        let session = Session::open(&request)?;
         Ok(Database {
-            session: Some(session),
-            path,
+            session: Some(Session::open(&request)?),
         })
     }
 }
@@ -98,7 +96,6 @@ const WRITE_THROUGH: u16 = 5;
 /// door. Dropping it closes it; [`Database::close`] tells of errors.
 pub struct Database {
     session: Option<Session>,
-    path: CString,
 }
 
 impl Database {
@@ -203,7 +200,7 @@ impl Database {
     }
 
     fn close_inner(&mut self) -> Result<()> {
-        self.session.take().map_or(Ok(()), |s| s.close(&self.path))
+        self.session.take().map_or(Ok(()), |s| s.close())
     }
 }
 

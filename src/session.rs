@@ -11,8 +11,8 @@ use crate::format::header::{self, Header};
 use crate::sys::file::{self, File, FileMap, Owner};
 use crate::sys::sem::Sem;
 use crate::sys::shm::{self, Opened, Shm};
-use crate::sys::{names, users};
-use std::ffi::CStr;
+use crate::sys::{fork, names, sem, users};
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -98,6 +98,15 @@ enum Words {
     Private(Box<State>),
 }
 
+impl Medium {
+    fn is_torn(&self) -> bool {
+        match self {
+            Self::File(map) => map.is_torn(),
+            Self::Memory(changes) => changes.below().is_torn(),
+        }
+    }
+}
+
 impl AsRef<State> for Words {
     fn as_ref(&self) -> &State {
         match self {
@@ -121,30 +130,42 @@ pub struct Session {
     ht: Option<OwnedFd>,
     sem: Option<Sem>,
     mode: Mode,
+    path: CString,
+    /// The process that this handle was made in; see [`fork::generation`].
+    process: u64,
 }
 
 /// Holds a lock of the shared object and gives it back, also when a call panics.
 struct Held {
     shm: Arc<Shm>,
-    me: u32,
+    ticket: u32,
     gate: bool,
 }
 
 impl Held {
     fn gate(shm: &Arc<Shm>, me: u32) -> Self {
-        shm.gate().lock(me, |n| n == me || shm.users().alive(n));
+        let ticket = shm.users().ticket(me);
+        shm.gate()
+            .lock(ticket, |t| t == ticket || shm.users().holds(t));
+        Self::gate_held(shm, me)
+    }
+
+    /// The gate, which is held already.
+    fn gate_held(shm: &Arc<Shm>, me: u32) -> Self {
         Self {
             shm: shm.clone(),
-            me,
+            ticket: shm.users().ticket(me),
             gate: true,
         }
     }
 
     fn engine(shm: &Arc<Shm>, me: u32) -> Self {
-        shm.engine().lock(me, |n| n == me || shm.users().alive(n));
+        let ticket = shm.users().ticket(me);
+        shm.engine()
+            .lock(ticket, |t| t == ticket || shm.users().holds(t));
         Self {
             shm: shm.clone(),
-            me,
+            ticket,
             gate: false,
         }
     }
@@ -157,7 +178,7 @@ impl Drop for Held {
         } else {
             self.shm.engine()
         };
-        lock.unlock(self.me);
+        lock.unlock(self.ticket);
     }
 }
 
@@ -176,12 +197,7 @@ impl Session {
         // Where a file system has no locks a second path of the file is not recognised.
         let _ = file.lock_as_user();
         let owner = file.owner()?;
-        let (shm, me) = join(request, &file, owner)?;
-        let gate = Held {
-            shm: shm.clone(),
-            me,
-            gate: true,
-        };
+        let (shm, me, gate) = join(request, &file, owner)?;
         let opened = Self::open_inside(request, file, created, &shm, me, owner);
         if opened.is_err() {
             let alone = shm.users().living(me).is_empty();
@@ -217,7 +233,10 @@ impl Session {
         // Both before the caller can touch either: it gets numbers of descriptors that stay ours.
         let callers_file = file.reopen(writable)?;
         let map = FileMap::new(file.reopen(writable)?)?;
-        let engine = open_engine(map, shm, writable)?;
+        let engine = {
+            let _held = Held::engine(shm, me);
+            open_engine(map, shm, writable)?
+        };
         let users = shm.users();
         // Whoever opened before us has been counted by its caller meanwhile.
         let mut counted = 0;
@@ -227,6 +246,7 @@ impl Session {
             }
         }
         if request.sem.is_some() {
+            shm.has_sem();
             shared.ref_count.store(counted, Relaxed);
         }
         let mode = request.mode as u16;
@@ -249,7 +269,82 @@ impl Session {
             ht,
             sem: request.sem,
             mode: request.mode,
+            path: request.path.to_owned(),
+            process: fork::generation(),
         })
+    }
+
+    /// Whether this is a fork child of the process that opened the handle.
+    pub fn is_inherited(&self) -> bool {
+        self.process != fork::generation()
+    }
+
+    /// The first call of a fork child on an inherited handle makes it a user of its own: record,
+    /// locks and descriptors so far are the parent's. The caller will uncount it at its close.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; the next call tries again.
+    pub fn follow_fork(&mut self) -> Result<()> {
+        if !self.is_inherited() {
+            return Ok(());
+        }
+        let writable = self.file.is_writable();
+        let request = Request {
+            path: &self.path,
+            mode: self.mode,
+            write_mode: self.shm.shared().write_mode.load(Relaxed),
+            sizes: (0, 0, 0),
+            sem: self.sem,
+        };
+        let file = self.file.reopen(writable)?;
+        let _ = file.lock_as_user();
+        let owner = file.owner()?;
+        let mut shm = Arc::new(self.shm.reopen()?);
+        let mut me = shm.claim(own_flags(&request))?;
+        let mut gate = Held::gate(&shm, me);
+        if shm.is_retired() {
+            // The parent was the last one and has closed: there may be a new object.
+            drop(gate);
+            shm.users().release(me);
+            let (fresh, user, held) = join(&request, &file, owner)?;
+            shm = Arc::new(fresh.in_place_of(&self.shm)?);
+            me = user;
+            gate = held;
+        }
+        let shared = shm.shared();
+        if shm.users().living(me).is_empty() {
+            shm.state().reset();
+            shared.ref_count.store(0, Relaxed);
+        }
+        let opened = FileMap::new(file.reopen(writable)?).and_then(|map| {
+            let _held = Held::engine(&shm, me);
+            open_engine(map, &shm, writable)
+        });
+        let engine = match opened {
+            Ok(engine) => engine,
+            Err(e) => {
+                drop(gate);
+                shm.users().release(me);
+                return Err(e);
+            }
+        };
+        self.callers_file.become_like(&file.reopen(writable)?)?;
+        if self.sem.is_some() {
+            shared.ref_count.fetch_add(1, Relaxed);
+        }
+        shared.open_mode.fetch_max(self.mode as u16, Relaxed);
+        if let Some(r) = shm.users().records.get(me as usize) {
+            r.mode.store(self.mode as u32, Relaxed);
+            r.flags.fetch_and(!users::MOVING, Relaxed);
+        }
+        drop(gate);
+        // Another thread of the parent may have been inside the engine at the fork.
+        std::mem::forget(std::mem::replace(&mut self.engine, engine));
+        self.file = file;
+        self.shm = shm;
+        self.me = me;
+        self.process = fork::generation();
+        Ok(())
     }
 
     /// The sizes of the file.
@@ -274,6 +369,7 @@ impl Session {
         CallersLock {
             shm: self.shm.clone(),
             me: self.me,
+            ticket: self.shm.users().ticket(self.me),
             sem: self.sem,
         }
     }
@@ -285,14 +381,34 @@ impl Session {
 
     /// Runs `f` with the engine, under the engine lock.
     fn with<R>(&mut self, f: impl FnOnce(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
+        self.follow_fork()?;
+        self.callers_lock().rescue_semaphore();
         let _held = Held::engine(&self.shm, self.me);
+        self.replace_torn_map()?;
         if matches!(self.engine.store(), Medium::Memory(_))
             && self.shm.state().phase.load(Relaxed) != phase::UNREAD
         {
             // Somebody who may write has recovered the file meanwhile.
             self.engine = open_engine(FileMap::new(self.file.reopen(false)?)?, &self.shm, false)?;
         }
-        f(&mut self.engine)
+        let answer = f(&mut self.engine);
+        if self.engine.store().is_torn() {
+            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
+        answer
+    }
+
+    /// A map in which zeros took the place of what somebody cut off is of no use any more.
+    fn replace_torn_map(&mut self) -> Result<()> {
+        if self.shm.is_torn() {
+            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
+        if self.engine.store().is_torn() {
+            let writable = self.file.is_writable();
+            let map = FileMap::new(self.file.reopen(writable)?)?;
+            self.engine = open_engine(map, &self.shm, writable)?;
+        }
+        Ok(())
     }
 
     /// See [`Engine::get`].
@@ -356,10 +472,14 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Io`] if something could not be made durable; everything is released all the same.
-    pub fn close(mut self, path: &CStr) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
+        self.follow_fork()?;
         let shm = self.shm.clone();
-        let gate = Held::gate(&shm, self.me);
         let users = shm.users();
+        if let Some(r) = users.records.get(self.me as usize) {
+            r.flags.fetch_or(users::MOVING, Relaxed);
+        }
+        let gate = Held::gate(&shm, self.me);
         let others = users.living(self.me);
         let flags = |n: u32| {
             users
@@ -380,17 +500,15 @@ impl Session {
         if self.sem.is_some() && shared.ref_count.load(Relaxed) == 0 {
             shared.cache_created.store(0, Relaxed);
         }
-        shared.callers.unlock(self.me);
+        shared.callers.unlock(users.ticket(self.me));
         if others.is_empty() {
             shm.retire();
-            if self.sem.is_some() {
-                crate::sys::sem::unlink_of(path.to_bytes());
-            }
         } else if shared.cache_created.load(Relaxed) == 0 {
             let modes = others.iter().filter_map(|&n| users.records.get(n as usize));
             let strongest = modes.map(|r| r.mode.load(Relaxed)).max().unwrap_or(0);
             shared.open_mode.store(strongest as u16, Relaxed);
         }
+        shm.orphaned().store(0, Relaxed);
         drop(gate);
         users.release(self.me);
         closed
@@ -483,7 +601,7 @@ fn prepare_header(request: &Request, file: &File, created: bool) -> Result<()> {
 }
 
 /// Finds or makes the shared object of the file; answers it with our user record, the gate held.
-fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32)> {
+fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, Held)> {
     let ident = file.ident()?;
     let flags = own_flags(request);
     let mut stem = request.path.to_bytes().to_vec();
@@ -519,11 +637,13 @@ fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32)>
             let shm = Arc::new(shm);
             // A leftover's records are in the way of nobody: the dead hold no locks.
             let me = shm.claim(flags)?;
-            shm.gate().lock(me, |n| n == me || shm.users().alive(n));
+            let gate = Held::gate(&shm, me);
             if !shm.is_retired() {
-                return Ok((shm, me));
+                return Ok((shm, me, gate));
             }
-            shm.gate().unlock(me);
+            // Its last user died between the two steps of removing it, or is about to end them.
+            shm.retire();
+            drop(gate);
             shm.users().release(me);
             continue;
         }
@@ -532,7 +652,9 @@ fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32)>
                 && Shm::find(ident, owner, Some(shm.number()))
                     .is_some_and(|o| o.number() < shm.number());
             if !rival {
-                return Ok((Arc::new(shm), 0));
+                let shm = Arc::new(shm);
+                let gate = Held::gate_held(&shm, 0);
+                return Ok((shm, 0, gate));
             }
             shm.retire();
         }
@@ -545,6 +667,7 @@ fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32)>
 pub struct CallersLock {
     shm: Arc<Shm>,
     me: u32,
+    ticket: u32,
     sem: Option<Sem>,
 }
 
@@ -556,9 +679,25 @@ impl CallersLock {
         n == self.me || self.shm.users().alive(n)
     }
 
+    fn lock(&self) {
+        let holds = |t| t == self.ticket || self.shm.users().holds(t);
+        self.shm.shared().callers.lock(self.ticket, holds);
+    }
+
+    /// Posts the callers' semaphore if its holder has died.
+    fn rescue_semaphore(&self) {
+        // Inside this lock we may be the closer that holds it.
+        if let Some(sem) = self.sem
+            && self.shm.shared().callers.holder() != Some(self.ticket)
+        {
+            sem::rescue(sem, &self.shm, self.me);
+        }
+    }
+
     /// Takes it for writing.
     pub fn write(&self) {
-        self.shm.shared().callers.lock(self.me, |n| self.alive(n));
+        self.rescue_semaphore();
+        self.lock();
         let users = self.shm.users();
         for n in 0..users.high() {
             let Some(r) = users.records.get(n as usize) else {
@@ -584,9 +723,9 @@ impl CallersLock {
         };
         if mine.reads.load(Relaxed) == 0 {
             // Through the writer's door: a writer that waits is not starved.
-            lock.lock(self.me, |n| self.alive(n));
+            self.lock();
             mine.reads.fetch_add(1, SeqCst);
-            lock.unlock(self.me);
+            lock.unlock(self.ticket);
         } else {
             mine.reads.fetch_add(1, SeqCst);
         }
@@ -595,8 +734,8 @@ impl CallersLock {
     /// Gives it back.
     pub fn unlock(&self) {
         let lock = &self.shm.shared().callers;
-        if lock.holder() == Some(self.me) {
-            return lock.unlock(self.me);
+        if lock.holder() == Some(self.ticket) {
+            return lock.unlock(self.ticket);
         }
         if let Some(mine) = self.shm.users().records.get(self.me as usize) {
             let _ = mine

@@ -11,7 +11,7 @@ use crate::format::{block, table};
 use crate::session::{Mode, Request, Session};
 use crate::sys::names;
 use crate::sys::sem::{self, Sem};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
 /// bytesDeleted of a delete that found nothing.
@@ -100,9 +100,9 @@ pub unsafe extern "C" fn KISSDB_open(
                 sizes: (u64::from(hash_table_size), key_size, value_size),
                 sem,
             };
-            Session::open(&request).map(|s| (s, path.to_owned()))
+            Session::open(&request)
         })();
-        match opened.and_then(|(session, path)| keep(db, session, path)) {
+        match opened.and_then(|session| keep(db, session)) {
             Ok(()) => 0,
             Err(e) => {
                 forget(db);
@@ -118,16 +118,13 @@ pub unsafe extern "C" fn KISSDB_open(
 }
 
 /// Fills the caller's struct.
-fn keep(db: &mut KISSDB, session: Session, path: CString) -> Result<()> {
+fn keep(db: &mut KISSDB, session: Session) -> Result<()> {
     let sizes = session.sizes();
     let stem = session.shm().stem();
     let (fd, shared_fd, ht_fd) = session.descriptors();
     let shared = ptr::from_ref(session.shm().shared());
-    let close = |handle: Handle| {
-        let (session, path) = handle.into_parts();
-        drop(session.close(&path));
-    };
-    let number = handles::insert(Handle::new(session, path)).map_err(|h| {
+    let close = |handle: Handle| drop(handle.into_session().close());
+    let number = handles::insert(Handle::new(session)).map_err(|h| {
         close(h);
         Error::Memory
     })?;
@@ -205,8 +202,7 @@ pub unsafe extern "C" fn KISSDB_close(db: *mut KISSDB) -> c_int {
         let Some(handle) = handles::remove(db.hashTables as usize) else {
             return KISSDB_ERROR_INVALID_PARAMETERS;
         };
-        let (session, path) = handle.into_parts();
-        let closed = session.close(&path);
+        let closed = handle.into_session().close();
         forget(db);
         // SAFETY: the caller's promise at open: it came from sem_open.
         if let Some(sem) = unsafe { Sem::new(db.kdbSem) } {

@@ -3,9 +3,8 @@
 
 use crate::session::{CallersLock, Session};
 use crate::sys::file::Owner;
-use crate::sys::names;
+use crate::sys::{fork, names};
 use std::cell::UnsafeCell;
-use std::ffi::CString;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -17,18 +16,16 @@ pub(super) struct Handle {
     session: Mutex<Session>,
     /// Outside the mutex: a caller may wait for it while another thread is inside a call.
     pub lock: CallersLock,
-    path: CString,
     /// Where the caller sees the shared struct.
     shared: usize,
 }
 
 impl Handle {
-    pub fn new(session: Session, path: CString) -> Self {
+    pub fn new(session: Session) -> Self {
         Self {
             shared: std::ptr::from_ref(session.shm().shared()) as usize,
             lock: session.callers_lock(),
             session: Mutex::new(session),
-            path,
         }
     }
 
@@ -37,12 +34,10 @@ impl Handle {
         f(&mut self.session.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub fn into_parts(self) -> (Session, CString) {
-        let session = self
-            .session
+    pub fn into_session(self) -> Session {
+        self.session
             .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        (session, self.path)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,6 +45,8 @@ impl Handle {
 /// generation in the upper half, then OPEN, then the count.
 struct Slot {
     word: AtomicU64,
+    /// The process in which the handle was last made; see [`fork::generation`].
+    process: AtomicU64,
     handle: UnsafeCell<Option<Handle>>,
 }
 
@@ -76,6 +73,7 @@ fn chunk(n: usize) -> &'static [Slot] {
         (0..CHUNK)
             .map(|_| Slot {
                 word: AtomicU64::new(1 << 32),
+                process: AtomicU64::new(0),
                 handle: UnsafeCell::new(None),
             })
             .collect()
@@ -118,6 +116,44 @@ impl Drop for Inside {
     }
 }
 
+/// The process that makes an inherited handle its own; 0: none does.
+static ADOPTING: AtomicU64 = AtomicU64::new(0);
+
+/// In a fork child: the handle becomes this process's own. Calls that other threads of the parent
+/// were inside of at the fork will never end here, nor unlock anything: they are not waited for.
+fn adopt(slot: &Slot) -> bool {
+    let me = fork::generation();
+    loop {
+        let other = ADOPTING.load(Relaxed);
+        // A number of the parent's is left over from a thread that does not exist here.
+        if other != me
+            && ADOPTING
+                .compare_exchange(other, me, Acquire, Relaxed)
+                .is_ok()
+        {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    let mut adopted = slot.process.load(Relaxed) == me;
+    if !adopted {
+        // SAFETY: nobody is inside in this process: entering needs `process` to be ours, and only
+        // one thread adopts.
+        let handle = unsafe { &mut *slot.handle.get() };
+        if let Some(old) = handle.take() {
+            let mut session = old.into_session();
+            adopted = session.follow_fork().is_ok();
+            *handle = Some(Handle::new(session));
+        }
+        if adopted {
+            slot.word.fetch_and(!COUNT, Relaxed);
+            slot.process.store(me, Release);
+        }
+    }
+    ADOPTING.store(0, Release);
+    adopted
+}
+
 /// Enters the handle of this number, if it is open.
 pub(super) fn enter(number: usize) -> Option<Inside> {
     let slot = slot(number)?;
@@ -130,6 +166,9 @@ fn enter_slot(slot: &'static Slot, fits: impl Fn(u64) -> bool) -> Option<Inside>
     let mut word = slot.word.load(Relaxed);
     loop {
         if word & OPEN == 0 || !fits(word) {
+            return None;
+        }
+        if slot.process.load(Acquire) != fork::generation() && !adopt(slot) {
             return None;
         }
         match slot
@@ -183,6 +222,7 @@ pub(super) fn insert(handle: Handle) -> Result<usize, Handle> {
         }
         // SAFETY: RESERVED is ours, so nobody else touches the handle.
         unsafe { *slot.handle.get() = Some(handle) };
+        slot.process.store(fork::generation(), Relaxed);
         slot.word.store(word | OPEN, Release);
         return Ok(((word >> 32) % GENERATIONS) as usize * CHUNK * CHUNKS + n);
     }
@@ -195,6 +235,9 @@ pub(super) fn remove(number: usize) -> Option<Handle> {
     let mut word = slot.word.load(Relaxed);
     loop {
         if word & OPEN == 0 || (word >> 32) % GENERATIONS != generation(number) {
+            return None;
+        }
+        if slot.process.load(Acquire) != fork::generation() && !adopt(slot) {
             return None;
         }
         match slot

@@ -5,7 +5,7 @@ use super::guard;
 use super::handles;
 use super::types::*;
 use crate::format::checksum;
-use crate::sys::{callers, names};
+use crate::sys::{callers, names, sem};
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
 use std::ptr;
 
@@ -30,6 +30,8 @@ pub(super) fn malloc_name(name: &[u8]) -> *mut c_char {
 /// replaced by `_`, and `tail` ("-shm-info", "-ht", "-cache", "-sem").
 ///
 /// Answers malloc memory, which the caller frees; NULL if an argument is NULL or without memory.
+/// Asked for "-sem", which callers do right before they wait for that semaphore, it waits itself as
+/// long as the semaphore is taken by somebody alive (3 s at most), and posts it if its holder died.
 ///
 /// # Safety
 /// `tail` and `path` are C strings or NULL.
@@ -41,6 +43,9 @@ pub unsafe extern "C" fn kdbGetShmName(tail: *const c_char, path: *const c_char)
         }
         // SAFETY: the caller's promise.
         let (tail, path) = unsafe { (CStr::from_ptr(tail), CStr::from_ptr(path)) };
+        if tail.to_bytes() == names::SEM {
+            sem::rescue_before_wait(path);
+        }
         malloc_name(&names::shm_name(tail.to_bytes(), path.to_bytes()))
     })
 }

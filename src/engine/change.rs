@@ -149,7 +149,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.settle_epoch(place)?;
         let side = current.other();
         let number = place.table as u64;
-        let block = RawBlock::new(self.sizes, side, true, key, value, number);
+        let mut block = RawBlock::new(self.sizes, side, true, key, value, number);
+        block.mark_empty(self.sizes);
         self.set_checked(place.pair, false);
         self.write_copy(place.pair, side, &block, true)?;
         let word = Word::tagged(side, self.epoch(), block.checksum());
@@ -187,6 +188,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn put_new(&mut self, place: &Place, key: &[u8], value: &[u8]) -> Result<()> {
         let (pair, in_gap) = self.room_for_pair()?;
         let mut block = RawBlock::new(self.sizes, Side::A, true, key, value, place.table as u64);
+        block.mark_empty(self.sizes);
         self.begin_intent(place.at, pair, false);
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
@@ -226,6 +228,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.write_slot(place.at, Slot::deleted(place.pair, word))?;
         self.end_intent();
+        Ok(())
+    }
+
+    /// Live delimiters on both copies, where a delete had begun.
+    pub(crate) fn write_live(&self, pair: u64) -> Result<()> {
+        for side in [Side::A, Side::B] {
+            let (start, end) = side.delimiters(true);
+            self.store.store(side.offset(pair), start)?;
+            self.store
+                .store(side.offset(pair) + block::END as u64, end)?;
+        }
         Ok(())
     }
 

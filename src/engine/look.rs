@@ -108,7 +108,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let pair = self.read_pair(place.pair)?;
         let outcome = pair.outcome(Some(place.slot.word));
         match outcome {
-            Outcome::Live(side) if side == place.slot.word.side() => {
+            Outcome::Live(side) if side == place.slot.word.side() && !pair.is_torn(true) => {
                 self.set_checked(place.pair, true);
             }
             // The file is whole but for this record: served, not touched.
@@ -130,7 +130,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         match outcome {
             Outcome::Live(side) => {
-                // The copy that the slot names did not reach the medium; the other one had.
+                // A delete that did not happen; or the copy that the slot names did not reach the
+                // medium, and the other one had.
+                if pair.is_torn(true) {
+                    self.write_live(place.pair)?;
+                }
                 let word = Word::tagged(
                     side,
                     self.epoch().wrapping_sub(1),

@@ -105,33 +105,53 @@ impl Pair {
     }
 
     /// Which copy counts. `word` is the third word of the pair's slot, if that can be believed.
+    ///
+    /// Whether the pair is deleted is copy A's to say, as for the original, so that both always
+    /// agree; B is asked only where A is nothing or not good.
     pub fn outcome(&self, word: Option<Word>) -> Outcome {
-        let (a, b) = (self.outcome_of(Side::A), self.outcome_of(Side::B));
-        if let Some((word, sum)) = word.and_then(|w| Some((w, w.checksum()?))) {
-            let (named, other) = match word.side() {
-                Side::A => (a, b),
-                Side::B => (b, a),
-            };
-            // The slot is ours, from an unfinished life. If the copy that it names is not the one
-            // that it knows, that copy did not reach the medium whole: then the other one had not
-            // been touched since the last sync.
-            if named != Outcome::Damaged && self.verdict(word.side()).checksum == sum {
-                return named;
-            }
-            return if other == Outcome::Damaged {
-                named
-            } else {
-                other
-            };
-        }
-        match (a, b) {
-            (Outcome::Live(_), Outcome::Live(_)) => {
-                Outcome::Live(word.map_or(Side::B, |w| w.side()))
-            }
-            // As the original: a good deleted A decides; a live A needs no B.
+        match (self.outcome_of(Side::A), self.outcome_of(Side::B)) {
             (Outcome::Damaged, b) => b,
-            (a, _) => a,
+            (Outcome::Deleted(side), _) => Outcome::Deleted(side),
+            (Outcome::Live(_), b) => {
+                let b_lives = matches!(b, Outcome::Live(_));
+                let is_b = match word {
+                    // As the original: B, if it lives.
+                    None => b_lives,
+                    Some(w) => match w.checksum() {
+                        None => {
+                            // A delete of ours keeps the contents; an emptied B is the original's.
+                            let kept =
+                                b != Outcome::Damaged && !self.block(Side::B).value_is_zero();
+                            w.side() == Side::B && (b_lives || kept)
+                        }
+                        // The slot is ours, from an unfinished life. If the copy that it names is
+                        // not the one that it knows, that copy did not reach the medium whole:
+                        // then the other one had not been touched since the last sync.
+                        Some(sum) => {
+                            let named = self.verdict(w.side());
+                            let arrived = named.good && named.checksum == sum;
+                            match w.side() {
+                                Side::A => !arrived && b_lives,
+                                Side::B => arrived,
+                            }
+                        }
+                    },
+                };
+                Outcome::Live(if is_b { Side::B } else { Side::A })
+            }
         }
+    }
+
+    /// Whether a copy carries a delimiter of the wrong kind, or (of a deleted pair) lacks one.
+    pub fn is_torn(&self, live: bool) -> bool {
+        [Side::A, Side::B].into_iter().any(|side| {
+            let (found, dead) = (self.block(side).delimiters(), side.delimiters(false));
+            if live {
+                found.0 == dead.0 || found.1 == dead.1
+            } else {
+                found != dead
+            }
+        })
     }
 }
 
@@ -292,7 +312,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Reads the tables of a clean file; `false` if one of them is not what it was.
     fn read_clean_tables(&mut self) -> Result<bool> {
         let (tables, whole) = self.chain()?;
-        if !whole {
+        // Zeros behind a header without a table are a first put that did not get far.
+        if !whole || (tables.is_empty() && self.store.len()? > PAGE) {
             return Ok(false);
         }
         for &t in &tables {

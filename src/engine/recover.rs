@@ -5,7 +5,6 @@
 //! when it is first touched. Any sign that the original was there after us means a walk over the
 //! whole file ([`super::walk`]), and so does any contradiction.
 
-use super::state::phase;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::Result;
 use crate::format::block::{self, PAIR, RawBlock, Side};
@@ -18,18 +17,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
         // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
         self.sync()?;
+        self.st().recovered.store(1, Relaxed);
         if marked && self.recover_marked()? {
             self.tidy_up()?;
-            self.sync()?;
+            // The header may say clean: power went before it had reached the medium, or right behind
+            // the end of a close.
+            self.mark()?;
         } else {
             self.walk()?;
-        }
-        // Last: whoever comes after a death in here begins again.
-        self.st().recovered.store(1, Relaxed);
-        self.st().phase.store(phase::CHANGED, Relaxed);
-        if self.tables.is_empty() {
-            // The 2015 generation dies at a header alone that says it was not closed.
-            self.settle()?;
         }
         Ok(())
     }
@@ -46,6 +41,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         self.adopt_tables(tables);
+        self.undo_puts_behind_the_end()?;
         let Ok(used) = self.used() else {
             return Ok(false);
         };
@@ -72,6 +68,22 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(true)
     }
 
+    /// The slot of a new pair reached the medium, the length of the file did not.
+    fn undo_puts_behind_the_end(&mut self) -> Result<()> {
+        let len = self.store.len()?;
+        let mut lost = Vec::new();
+        self.each_slot(|t, i, slot| {
+            if slot.pair(len).is_none() && slot.pair(i64::MAX as u64).is_some() {
+                lost.push(table::slot_offset(self.tables[t], i));
+            }
+            Ok(())
+        })?;
+        for at in lost {
+            self.write_slot(at, Slot::default())?;
+        }
+        Ok(())
+    }
+
     /// Takes over a list of tables that others must learn of.
     pub(crate) fn adopt_tables(&mut self, tables: Vec<u64>) {
         self.st().tables.store(tables.len() as u64, Relaxed);
@@ -83,25 +95,29 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// A deleted or torn slot: the copies carry the truth. `false`: the original was here.
     fn recover_doubtful(&mut self, place: &Place) -> Result<bool> {
         let pair = self.read_pair(place.pair)?;
-        let slot = match pair.outcome(Some(place.slot.word)) {
+        match pair.outcome(Some(place.slot.word)) {
             Outcome::Live(side) => {
                 if place.slot.is_deleted()
                     && pair.verdicts.iter().all(|v| v.good && v.delimiters == 2)
+                    && !pair.is_torn(true)
                 {
                     return Ok(false);
                 }
-                Slot::live(place.pair, self.old_word(side, pair.verdict(side).checksum))
+                if pair.is_torn(true) {
+                    self.write_live(place.pair)?;
+                }
+                let word = self.old_word(side, pair.verdict(side).checksum);
+                self.write_slot(place.at, Slot::live(place.pair, word))?;
             }
-            Outcome::Deleted(side) => {
-                Slot::deleted(place.pair, self.old_word(side, pair.verdict(side).checksum))
+            Outcome::Deleted(side) if pair.is_torn(false) => {
+                self.write_deleted(place, pair.verdict(side).checksum)?;
             }
-            Outcome::Damaged => {
-                self.drop_pair(place)?;
-                return Ok(true);
+            Outcome::Deleted(side) if !place.slot.is_deleted() || !place.slot.is_whole() => {
+                let word = self.old_word(side, pair.verdict(side).checksum);
+                self.write_slot(place.at, Slot::deleted(place.pair, word))?;
             }
-        };
-        if slot.a != place.slot.a || slot.b != place.slot.b {
-            self.write_slot(place.at, slot)?;
+            Outcome::Deleted(_) => {}
+            Outcome::Damaged => self.drop_pair(place)?,
         }
         Ok(true)
     }

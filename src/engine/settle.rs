@@ -48,6 +48,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let sum = self.raw_table(first)?.checksum();
             self.store.store(first + table::CHECKSUM, sum)?;
         }
+        self.write_clean()
+    }
+
+    /// The flags of a clean file, and a life in which nothing has been changed.
+    pub(crate) fn write_clean(&mut self) -> Result<()> {
         self.store.store(header::CLOSE_FAILED, 0)?;
         self.store.store(header::CLOSE_OK, 1)?;
         self.sync()?;

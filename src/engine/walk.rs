@@ -9,6 +9,7 @@ use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, hash, header, put_u64, u64_at};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A pair that the walk found.
@@ -64,11 +65,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes tables and slots anew from what is in the file.
     pub(crate) fn walk(&mut self) -> Result<()> {
         self.st().walking.store(1, Release);
-        self.forget_tables()?;
-        let (mut tables, records) = self.scan()?;
-        if records.is_empty() && tables.len() == 1 && self.raw_table(PAGE)?.delimiters() == 0 {
-            tables.clear();
+        let words = self.believable_words()?;
+        let (tables, records) = self.scan(&words)?;
+        if records.is_empty() && tables.len() <= 1 && !self.has_table_0()? {
+            return self.walk_nothing();
         }
+        self.forget_tables()?;
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
         self.write_tables(tables, &slots, &records, &old)?;
@@ -83,20 +85,67 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// From now on until the new tables are on the medium, nobody may believe the old ones.
-    fn forget_tables(&mut self) -> Result<()> {
-        if self.store.len()? >= PAGE + table::SIZE {
-            self.store.store(header::CLOSE_FAILED, 1)?;
-            self.store.store(header::CLOSE_OK, 0)?;
-            self.store
-                .store(PAGE + table::CHECKSUM, table::REBUILDING)?;
-            self.sync()?;
-        }
+    /// A header, and nothing behind it that means anything.
+    fn walk_nothing(&mut self) -> Result<()> {
+        self.adopt_tables(Vec::new());
+        self.store.truncate(PAGE)?;
+        self.survey()?;
+        self.sync()?;
+        // The 2015 generation dies at a header alone that says it was not closed.
+        self.write_clean()?;
+        self.st().walking.store(0, Release);
         Ok(())
     }
 
+    fn has_table_0(&self) -> Result<bool> {
+        Ok(self.store.len()? >= PAGE + table::SIZE && self.raw_table(PAGE)?.delimiters() > 0)
+    }
+
+    /// From now on until the new tables are on the medium, nobody may believe the old ones. The file
+    /// has a table before its header says that it was not closed.
+    fn forget_tables(&mut self) -> Result<()> {
+        self.store.grow(PAGE + table::SIZE)?;
+        self.store.store(PAGE, table::START_DELIMITER)?;
+        self.store.store(PAGE + table::END, table::END_DELIMITER)?;
+        self.store
+            .store(PAGE + table::CHECKSUM, table::REBUILDING)?;
+        self.sync()?;
+        self.store.store(header::CLOSE_FAILED, 1)?;
+        self.store.store(header::CLOSE_OK, 0)?;
+        self.sync()
+    }
+
+    /// The words of the slots, by pair, where they can be believed: in a file that this library left,
+    /// in any state, and in tables whose checksum is right in a file that was closed. What the
+    /// original left unclean has slots of an older time.
+    fn believable_words(&self) -> Result<HashMap<u64, Word>> {
+        let mut words = HashMap::new();
+        let len = self.store.len()?;
+        let (tables, _) = self.chain()?;
+        let Some(&first) = tables.first() else {
+            return Ok(words);
+        };
+        let mark = self.store.load(first + table::CHECKSUM)?;
+        let ours = mark == table::MARK || mark == table::REBUILDING;
+        let clean = self.store.load(header::CLOSE_FAILED)? == 0;
+        for &t in &tables {
+            let raw = self.raw_table(t)?;
+            if !ours && !(clean && raw.checksum() == self.store.load(t + table::CHECKSUM)?) {
+                continue;
+            }
+            for i in 0..self.sizes.slots {
+                let slot = raw.slot(i);
+                if let Some(pair) = slot.pair(len) {
+                    words.try_reserve(1).map_err(|_| Error::Memory)?;
+                    words.insert(pair, slot.word);
+                }
+            }
+        }
+        Ok(words)
+    }
+
     /// Offsets of the tables and the pairs, in file order.
-    fn scan(&mut self) -> Result<(Vec<u64>, Vec<Record>)> {
+    fn scan(&self, words: &HashMap<u64, Word>) -> Result<(Vec<u64>, Vec<Record>)> {
         let len = self.store.len()?;
         let (mut tables, mut records) = (Vec::new(), Vec::new());
         if len < PAGE + table::SIZE {
@@ -106,7 +155,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         tables.push(PAGE);
         let mut p = PAGE + table::SIZE;
         while p < len {
-            if let Some(r) = self.record_at(p)? {
+            if let Some(r) = self.record_at(p, words)? {
                 records.try_reserve(1).map_err(|_| Error::Memory)?;
                 records.push(r);
                 p += PAIR;
@@ -137,12 +186,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(n)
     }
 
-    fn record_at(&self, p: u64) -> Result<Option<Record>> {
+    fn record_at(&self, p: u64, words: &HashMap<u64, Word>) -> Result<Option<Record>> {
         if self.pair_delimiters(p)? == 0 {
             return Ok(None);
         }
         let pair = self.read_pair(p)?;
-        Ok(self.record(&pair, None))
+        Ok(self.record(&pair, words.get(&p).copied()))
     }
 
     fn record(&self, pair: &Pair, word: Option<Word>) -> Option<Record> {

@@ -139,6 +139,11 @@ impl RawBlock {
         checksum(0, &self.0[KEY..KEY + sizes.covered()])
     }
 
+    /// Start and end delimiter as they stand.
+    pub fn delimiters(&self) -> (u64, u64) {
+        (u64_at(&self.0[..], 0), u64_at(&self.0[..], END))
+    }
+
     /// The checksum field as it stands.
     pub fn checksum(&self) -> u32 {
         u64_at(&self.0[..], CHECKSUM) as u32
@@ -178,9 +183,8 @@ impl RawBlock {
         self.0[VALUE..TABLE].iter().all(|&b| b == 0)
     }
 
-    /// An empty value, written into a deleted pair, must not be taken for a torn delete (a good
-    /// copy of size 0 with zeros behind it and one deleted delimiter): until the close a byte
-    /// behind it tells them apart.
+    /// An empty value must not be taken for a torn delete (a good copy of size 0 with zeros behind it
+    /// and one deleted delimiter): until the close a byte behind it tells them apart.
     pub fn mark_empty(&mut self, sizes: Sizes) {
         if self.value_size() == 0 {
             self.0[VALUE] = 0xFF;

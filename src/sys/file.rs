@@ -4,6 +4,7 @@
 //! that growth by another process needs no new mapping. No access goes past the end: the length is
 //! asked for whenever one would.
 
+use super::sigbus::Guard;
 use super::{errno, retry};
 use crate::engine::Storage;
 use crate::error::{Error, Result};
@@ -221,6 +222,12 @@ impl File {
         retry(|| unsafe { libc::syscall(libc::SYS_fdatasync, self.raw()) } as i64).map(drop)
     }
 
+    /// From now on the number of this descriptor is one of `new`'s description.
+    pub fn become_like(&self, new: &Self) -> io::Result<()> {
+        // SAFETY: both are open; ours stays the owner of its number.
+        retry(|| i64::from(unsafe { libc::dup3(new.raw(), self.raw(), libc::O_CLOEXEC) })).map(drop)
+    }
+
     /// Says that this description uses the file. Kept until it is closed.
     pub fn lock_as_user(&self) -> io::Result<()> {
         ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE).map(drop)
@@ -273,6 +280,7 @@ fn room_allowed(len: u64) -> io::Result<()> {
 struct Piece {
     start: u64,
     map: MmapRaw,
+    guard: Guard,
 }
 
 /// The mapped file.
@@ -303,6 +311,12 @@ impl FileMap {
         &self.file
     }
 
+    /// Whether a page was gone when it was touched: somebody has cut the file off. Pages of zeros
+    /// stand in the map since then, so it must not be used any more.
+    pub fn is_torn(&self) -> bool {
+        self.pieces.borrow().iter().any(|p| p.guard.was_hit())
+    }
+
     /// Maps the file until `end` is inside a piece.
     fn reach(&self, end: u64) -> Result<()> {
         let mut pieces = self.pieces.borrow_mut();
@@ -325,7 +339,12 @@ impl FileMap {
             options.map_raw_read_only(&self.file.fd)?
         };
         pieces.try_reserve(1).map_err(|_| Error::Memory)?;
-        pieces.push(Piece { start: mapped, map });
+        let guard = Guard::new(map.as_mut_ptr(), map.len());
+        pieces.push(Piece {
+            start: mapped,
+            map,
+            guard,
+        });
         Ok(())
     }
 
@@ -346,7 +365,7 @@ impl FileMap {
         for p in pieces.iter() {
             let from = at + done as u64;
             let stop = p.start + p.map.len() as u64;
-            if from >= p.start && from < stop {
+            if done < len && from >= p.start && from < stop {
                 let n = (len - done).min((stop - from) as usize);
                 // SAFETY: `from` lies inside this piece, so the address is inside its mapping.
                 f(

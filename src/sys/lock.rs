@@ -1,6 +1,7 @@
 //! A lock in shared memory that outlives its holders.
 //!
-//! One word: who holds it, as the number of a user record, and whether somebody waits. That a
+//! One word: who holds it, as the ticket of a user record, and whether somebody waits. A ticket names
+//! one use of one record, so that a dead holder is never mistaken for the next owner of its record. That a
 //! holder is alive is proved by a lock that the kernel releases ([`super::users`]), not by anything
 //! in memory; so a word that names nobody alive, whatever it contains, is free to be taken. A
 //! waiter sleeps on the word (futex) for moments only and asks after the holder in between.
@@ -33,9 +34,9 @@ fn nap(waited: Duration) -> Duration {
 }
 
 impl Lock {
-    /// Takes the lock for user `me`, from a holder that is not `alive` by force.
+    /// Takes the lock with the ticket `me` (not 0, below 2^31), by force from a holder that is not `alive`.
     pub fn lock(&self, me: u32, alive: impl Fn(u32) -> bool) {
-        let mine = (me + 1) << 1;
+        let mine = me << 1;
         if self.0.compare_exchange(0, mine, Acquire, Relaxed).is_ok() {
             return;
         }
@@ -73,7 +74,7 @@ impl Lock {
             if sleep(&self.0, flagged, nap(start.elapsed())) {
                 continue;
             }
-            let holder = (flagged >> 1).wrapping_sub(1);
+            let holder = flagged >> 1;
             if !alive(holder)
                 && self
                     .0
@@ -87,7 +88,7 @@ impl Lock {
 
     /// Gives the lock back. Nothing happens if `me` does not hold it.
     pub fn unlock(&self, me: u32) {
-        let mine = (me + 1) << 1;
+        let mine = me << 1;
         let mut now = self.0.load(Relaxed);
         while now & !WAITERS == mine {
             match self.0.compare_exchange(now, 0, Release, Relaxed) {
@@ -102,9 +103,9 @@ impl Lock {
         }
     }
 
-    /// The user that holds the lock, alive or not.
+    /// The ticket that holds the lock, of somebody alive or not.
     pub fn holder(&self) -> Option<u32> {
-        (self.0.load(Relaxed) >> 1).checked_sub(1)
+        Some(self.0.load(Relaxed) >> 1).filter(|&t| t != 0)
     }
 }
 
@@ -143,7 +144,7 @@ mod tests {
     fn excludes() {
         let (lock, a, b) = (Lock::default(), AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|s| {
-            for me in 0..4 {
+            for me in 1..5 {
                 let (lock, a, b) = (&lock, &a, &b);
                 s.spawn(move || {
                     for _ in 0..20_000 {

@@ -11,6 +11,7 @@ pub mod lock;
 pub mod names;
 pub mod sem;
 pub mod shm;
+pub mod sigbus;
 pub mod users;
 
 use std::io;

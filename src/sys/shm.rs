@@ -6,6 +6,7 @@
 
 use super::file::{Ident, Owner};
 use super::lock::Lock;
+use super::sigbus::Guard;
 use super::users::{self, User, Users};
 use super::{errno, last_error, names, retry};
 use crate::engine::State;
@@ -14,6 +15,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicI16, AtomicU16, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -65,6 +67,11 @@ struct Object {
     engine: Lock,
     /// Behind the last user record that was ever used.
     high: AtomicU32,
+    /// 1 once a user came with a semaphore.
+    with_sem: AtomicU32,
+    /// Since when the semaphore is at 0 without anybody alive who may hold it, in milliseconds of
+    /// the monotonic clock; 0: it is not. Guarded by nothing: a wrong value costs a moment.
+    orphaned: AtomicU64,
     state: State,
     /// Stem of the names: the path of the first user, or with device and inode appended.
     stem: [AtomicU64; 32],
@@ -80,10 +87,16 @@ const FIRST: usize = std::mem::offset_of!(Object, users) + FIRST_USERS * size_of
 
 /// One user's view of the object.
 pub struct Shm {
-    map: MmapRaw,
+    /// Stays where it is: callers hold its address, also in a fork child.
+    map: Arc<Mapped>,
     fd: OwnedFd,
     /// The name under which it was opened.
     name: Vec<u8>,
+}
+
+struct Mapped {
+    map: MmapRaw,
+    guard: Guard,
 }
 
 /// What stands under a name.
@@ -247,8 +260,9 @@ impl Shm {
             .len(SIZE)
             .map_raw(&fd)
             .map_err(Error::MapShm)?;
+        let guard = Guard::new(map.as_mut_ptr(), SIZE);
         Ok(Self {
-            map,
+            map: Arc::new(Mapped { map, guard }),
             fd,
             name: name.to_vec(),
         })
@@ -287,7 +301,7 @@ impl Shm {
             word.store(u64::from_le_bytes(b), Relaxed);
         }
         let me = shm.claim(flags)?;
-        o.gate.lock(me, |_| false);
+        o.gate.lock(shm.users().ticket(me), |_| false);
         o.magic.store(MAGIC, Release);
         match link_fd(&shm.fd, name) {
             Ok(()) => Ok(Some(shm)),
@@ -300,7 +314,7 @@ impl Shm {
         // SAFETY: SIZE bytes are mapped, page-aligned, for as long as `self` lives, and all fields
         // are atomics, for which every bit pattern is valid. Memory is allocated up to FIRST and for
         // every record below `high`; nothing else is touched.
-        unsafe { &*self.map.as_ptr().cast::<Object>() }
+        unsafe { &*self.map.map.as_ptr().cast::<Object>() }
     }
 
     /// What callers see, at the address that they get.
@@ -353,6 +367,39 @@ impl Shm {
             })
     }
 
+    /// See [`super::sem::rescue`].
+    pub fn orphaned(&self) -> &AtomicU64 {
+        &self.object().orphaned
+    }
+
+    /// Whether somebody alive is inside open or close, or holds the callers' lock. `me`: a user
+    /// that does not count.
+    pub fn is_anybody_inside(&self, me: Option<u32>) -> bool {
+        let users = self.users();
+        let busy = |n: u32| Some(n) != me && users.alive(n);
+        let held = |t: u32| me.is_none_or(|n| users.ticket(n) != t) && users.holds(t);
+        let moving = |n: u32| {
+            let r = users.records.get(n as usize);
+            r.is_some_and(|r| r.flags.load(Relaxed) & users::MOVING != 0)
+        };
+        self.gate().holder().is_some_and(held)
+            || self.shared().callers.holder().is_some_and(held)
+            || (0..users.high()).any(|n| moving(n) && busy(n))
+    }
+
+    /// The object under a name, whatever file it belongs to, to be looked at only.
+    pub fn any(name: &[u8], owner: Owner) -> Option<Self> {
+        let nobody = Ident {
+            dev: 0,
+            ino: 0,
+            born: 0,
+        };
+        match Self::look(name, nobody, owner).ok()? {
+            Look::Object(shm, _) => Some(shm),
+            _ => None,
+        }
+    }
+
     /// Whether its last user has removed it.
     pub fn is_retired(&self) -> bool {
         self.object().retired.load(Acquire) != 0
@@ -368,29 +415,32 @@ impl Shm {
         words.take_while(|&b| b != 0).collect()
     }
 
-    /// Nobody uses it any more: its names, and those of `-ht`, are removed. Under the gate.
+    /// Nobody uses it any more: its names, and those of `-ht` and the semaphore, are removed. Under
+    /// the gate; may be repeated, after a death in here.
     pub fn retire(&self) {
         self.object().retired.store(1, Release);
-        for name in self.names() {
+        let (_, ino, links) = self.place();
+        if links == 0 {
+            return;
+        }
+        let with_sem = self.object().with_sem.load(Relaxed) != 0;
+        each_object(|name, at| {
+            if at != ino {
+                return;
+            }
             if let Some(stem) = name.strip_suffix(names::INFO) {
                 unlink(&[stem, names::HT].concat());
+                if with_sem {
+                    super::sem::unlink(&[stem, names::SEM].concat());
+                }
             }
-            unlink(&name);
-        }
+            unlink(name);
+        });
     }
 
-    /// Every name that the object has: a file that is open under two paths has one for each.
-    fn names(&self) -> Vec<Vec<u8>> {
-        let (_, ino, links) = self.place();
-        let mut names = vec![self.name.clone()];
-        if links > 1 {
-            each_object(|name, at| {
-                if at == ino && *name != *self.name {
-                    names.push(name.to_vec());
-                }
-            });
-        }
-        names
+    /// Remembers that there is a semaphore beside it.
+    pub fn has_sem(&self) {
+        self.object().with_sem.store(1, Relaxed);
     }
 
     /// Device, inode number and number of names.
@@ -435,6 +485,62 @@ impl Shm {
     /// Gives the object one more name; whether it has it now.
     pub fn add_name(&self, name: &[u8]) -> bool {
         link_fd(&self.fd, name).is_ok()
+    }
+
+    /// The same object, at the same address, through a description of its own: for a fork child.
+    ///
+    /// # Errors
+    /// [`Error::OpenShm`].
+    pub fn reopen(&self) -> Result<Self> {
+        let path = CString::new(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+            .map_err(|_| Error::OpenShm(errno(libc::EINVAL)))?;
+        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+        // SAFETY: a C string.
+        let fd = retry(|| i64::from(unsafe { libc::open(path.as_ptr(), flags) }))
+            .map_err(Error::OpenShm)?;
+        Ok(Self {
+            map: self.map.clone(),
+            // SAFETY: just opened, owned by nobody else.
+            fd: unsafe { OwnedFd::from_raw_fd(fd as i32) },
+            name: self.name.clone(),
+        })
+    }
+
+    /// Puts this object where `old` was mapped, so that addresses into that one lead here.
+    ///
+    /// # Errors
+    /// [`Error::MapShm`].
+    pub fn in_place_of(&self, old: &Self) -> Result<Self> {
+        let (prot, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_FIXED,
+        );
+        // SAFETY: replaces a mapping of ours of the same size; all that points into it are atomics
+        // of the same layout, which the new pages have as well.
+        let p = unsafe {
+            libc::mmap(
+                old.map.map.as_mut_ptr().cast(),
+                SIZE,
+                prot,
+                flags,
+                self.fd.as_raw_fd(),
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED {
+            return Err(Error::MapShm(last_error()));
+        }
+        let fd = self.fd.try_clone().map_err(Error::OpenShm)?;
+        Ok(Self {
+            map: old.map.clone(),
+            fd,
+            name: self.name.clone(),
+        })
+    }
+
+    /// Whether a page of it was gone when it was touched.
+    pub fn is_torn(&self) -> bool {
+        self.map.guard.was_hit()
     }
 
     /// Descriptor of the object.

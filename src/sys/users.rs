@@ -18,6 +18,10 @@ pub const MOST: u32 = 4096;
 /// The byte of record 0 among the locks on the object.
 const FIRST_BYTE: i64 = 1 << 40;
 
+/// A ticket is the number of a record plus one in its lower bits, how often it was taken above.
+const RECORD_BITS: u32 = 13;
+const CLAIMS: u32 = (1 << (31 - RECORD_BITS)) - 1;
+
 /// The handle came with a semaphore: its caller counts it in refCount.
 pub const WITH_SEM: u32 = 1;
 /// It may change the file.
@@ -35,6 +39,8 @@ pub struct User {
     pub flags: AtomicU32,
     /// Open mode.
     pub mode: AtomicU32,
+    /// How often the record was taken.
+    claims: AtomicU32,
     pid: AtomicU32,
     started: AtomicU64,
     namespace: AtomicU64,
@@ -107,6 +113,7 @@ impl Users<'_> {
                     }
                     Err(e) => return Err(e),
                 }
+                r.claims.fetch_add(1, Relaxed);
                 self.high.fetch_max(n + 1, Release);
                 let me = Process::me();
                 r.flags.store(flags, Relaxed);
@@ -134,6 +141,21 @@ impl Users<'_> {
             libc::F_UNLCK,
             FIRST_BYTE + i64::from(n),
         );
+    }
+
+    /// What the owner of record `n` signs locks with: this use of the record. Never 0, below 2^31.
+    pub fn ticket(&self, n: u32) -> u32 {
+        let claims = self
+            .records
+            .get(n as usize)
+            .map_or(0, |r| r.claims.load(Relaxed));
+        (claims & CLAIMS) << RECORD_BITS | (n + 1)
+    }
+
+    /// Whether a ticket, not the caller's own, is of somebody alive.
+    pub fn holds(&self, ticket: u32) -> bool {
+        let n = (ticket & ((1 << RECORD_BITS) - 1)).wrapping_sub(1);
+        n < MOST && self.ticket(n) == ticket && self.alive(n)
     }
 
     /// Whether record `n`, not the caller's own, belongs to a living process.

@@ -1,0 +1,134 @@
+//! A page of a map that is gone, because somebody has cut the file off, raises SIGBUS at the next
+//! touch. Only for addresses inside our own maps it is caught: a page of zeros takes its place, the
+//! map is remembered as torn, and the call that touched it answers an error. Every other SIGBUS
+//! goes to whoever was there before.
+
+use std::mem::MaybeUninit;
+use std::sync::Once;
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+struct Range {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    hit: AtomicBool,
+}
+
+/// Maps that can be guarded at a time; further ones are not.
+const MOST: usize = 2048;
+
+static RANGES: [Range; MOST] = [const {
+    Range {
+        start: AtomicUsize::new(0),
+        end: AtomicUsize::new(0),
+        hit: AtomicBool::new(false),
+    }
+}; MOST];
+
+static INSTALL: Once = Once::new();
+
+/// What handled SIGBUS before: written once, before our handler is installed.
+struct Before(std::cell::UnsafeCell<MaybeUninit<libc::sigaction>>);
+// SAFETY: written inside INSTALL only, before anything can read it.
+unsafe impl Sync for Before {}
+static BEFORE: Before = Before(std::cell::UnsafeCell::new(MaybeUninit::uninit()));
+
+/// A guarded map, until it is dropped.
+pub struct Guard(Option<&'static Range>);
+
+impl Guard {
+    /// Guards `len` bytes at `start`, which must stay mapped as long as the guard lives.
+    pub fn new(start: *mut u8, len: usize) -> Self {
+        INSTALL.call_once(install);
+        let start = start as usize;
+        let free = RANGES
+            .iter()
+            .find(|r| r.start.compare_exchange(0, start, Acquire, Relaxed).is_ok());
+        if let Some(r) = free {
+            r.hit.store(false, Relaxed);
+            r.end.store(start + len, Release);
+        }
+        Self(free)
+    }
+
+    /// Whether a page of it was gone.
+    pub fn was_hit(&self) -> bool {
+        self.0.is_some_and(|r| r.hit.load(Relaxed))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(r) = self.0 {
+            r.end.store(0, Release);
+            r.start.store(0, Release);
+        }
+    }
+}
+
+fn install() {
+    // SAFETY: all zero is a valid sigaction; the handler has the signature that SA_SIGINFO asks for
+    // and calls nothing that is not safe in a signal handler. BEFORE is written here only, and the
+    // handler that reads it does not exist before the second call.
+    unsafe {
+        let before = (*BEFORE.0.get()).as_mut_ptr();
+        if libc::sigaction(libc::SIGBUS, std::ptr::null(), before) != 0 {
+            return;
+        }
+        let mut ours: libc::sigaction = std::mem::zeroed();
+        ours.sa_sigaction = handle as *const () as usize;
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        libc::sigaction(libc::SIGBUS, &ours, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel hands over a valid siginfo of a memory fault.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let ours = |r: &&Range| {
+        let (start, end) = (r.start.load(Relaxed), r.end.load(Acquire));
+        start <= address && address < end
+    };
+    if let Some(r) = RANGES.iter().find(ours) {
+        // SAFETY: no precondition; safe in a handler.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: replaces one page of a map of ours, which is only ever copied from and stored to.
+        let p = unsafe {
+            libc::mmap(
+                (address & !(page - 1)) as *mut libc::c_void,
+                page,
+                prot,
+                flags,
+                -1,
+                0,
+            )
+        };
+        if p != libc::MAP_FAILED {
+            r.hit.store(true, Relaxed);
+            return;
+        }
+    }
+    // SAFETY: written before this handler was installed.
+    let before = unsafe { (*BEFORE.0.get()).assume_init_ref() };
+    match before.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: puts the old action back; the fault then happens again and is the old one's.
+            unsafe { libc::sigaction(signal, before, std::ptr::null_mut()) };
+        }
+        f if before.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: installed by the process with this signature.
+            let f: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { std::mem::transmute(f) };
+            f(signal, info, context);
+        }
+        f => {
+            // SAFETY: as above.
+            let f: extern "C" fn(i32) = unsafe { std::mem::transmute(f) };
+            f(signal);
+        }
+    }
+}

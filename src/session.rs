@@ -194,8 +194,6 @@ impl Session {
     /// As `KISSDB_open` answers; nothing stays locked or open.
     pub fn open(request: &Request) -> Result<Self> {
         let (file, created) = open_file(request)?;
-        // Where a file system has no locks a second path of the file is not recognised.
-        let _ = file.lock_as_user();
         let owner = file.owner()?;
         let (shm, me, gate) = join(request, &file, owner)?;
         let opened = Self::open_inside(request, file, created, &shm, me, owner);
@@ -297,7 +295,6 @@ impl Session {
             sem: self.sem,
         };
         let file = self.file.reopen(writable)?;
-        let _ = file.lock_as_user();
         let owner = file.owner()?;
         let mut shm = Arc::new(self.shm.reopen()?);
         let mut me = shm.claim(own_flags(&request))?;
@@ -509,6 +506,8 @@ impl Session {
             shared.open_mode.store(strongest as u16, Relaxed);
         }
         shm.orphaned().store(0, Relaxed);
+        // A fork child may keep the description open.
+        self.file.unlock_as_user();
         drop(gate);
         users.release(self.me);
         closed
@@ -606,9 +605,8 @@ fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, 
     let flags = own_flags(request);
     let mut stem = request.path.to_bytes().to_vec();
     let mut plain = true;
-    // A second path that finds the object neither under its own name nor under another waits for
-    // an opener or closer that is about to make or to remove it.
-    for _ in 0..1000 {
+    // Who has the file open, but no object that can be found, is about to close it, or out of reach.
+    for _ in 0..500 {
         let name = names::shm_name(names::INFO, &stem);
         let mut found = Shm::open(&name, ident, owner)?;
         if matches!(found, Opened::NotOurs) {
@@ -639,6 +637,7 @@ fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, 
             let me = shm.claim(flags)?;
             let gate = Held::gate(&shm, me);
             if !shm.is_retired() {
+                let _ = file.lock_as_user();
                 return Ok((shm, me, gate));
             }
             // Its last user died between the two steps of removing it, or is about to end them.
@@ -648,14 +647,18 @@ fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, 
             continue;
         }
         if let Some(shm) = Shm::create(&name, &stem, ident, owner, flags)? {
+            // Where a file system has no locks a second path of the file is not recognised.
+            let _ = file.lock_as_user();
+            let shm = Arc::new(shm);
+            let gate = Held::gate_held(&shm, 0);
+            // Somebody may have made one under another path at the same time. Of two at least one
+            // sees the other and gives way.
             let rival = file.has_other_users().unwrap_or(false)
-                && Shm::find(ident, owner, Some(shm.number()))
-                    .is_some_and(|o| o.number() < shm.number());
+                && Shm::find(ident, owner, Some(shm.number())).is_some();
             if !rival {
-                let shm = Arc::new(shm);
-                let gate = Held::gate_held(&shm, 0);
                 return Ok((shm, 0, gate));
             }
+            file.unlock_as_user();
             shm.retire();
         }
     }

@@ -2,7 +2,7 @@
 
 use super::look::{Found, is_key};
 use super::state::phase;
-use super::{Engine, OLD_LIMIT, Outcome, Place, State, Storage};
+use super::{Engine, OLD_LIMIT, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::header;
@@ -220,21 +220,43 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
         self.begin_intent(place.at, place.pair, true);
         self.set_checked(place.pair, false);
-        for side in [Side::A, Side::B] {
-            let (start, end) = side.delimiters(false);
-            self.store.store(side.offset(place.pair), start)?;
-            self.store
-                .store(side.offset(place.pair) + block::END as u64, end)?;
-        }
+        self.write_dead(place.pair)?;
         self.write_slot(place.at, Slot::deleted(place.pair, word))?;
         self.end_intent();
         Ok(())
     }
 
-    /// Live delimiters on both copies, where a delete had begun.
-    pub(crate) fn write_live(&self, pair: u64) -> Result<()> {
+    /// Recovery: ends what was begun with a pair, so that everybody reads it as `outcome` from now on.
+    pub(crate) fn finish(&mut self, pair: &Pair, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Live(side) => {
+                for s in [Side::A, Side::B] {
+                    let start = s.delimiters(true).0;
+                    if pair.verdict(s).good && pair.block(s).delimiters().0 != start {
+                        // A delete that did not happen. The end delimiter follows at the close.
+                        self.store.store(s.offset(pair.at), start)?;
+                    }
+                }
+                let other = side.other();
+                if !pair.verdict(other).good
+                    && pair.block(other).delimiters().0 != other.delimiters(true).0
+                {
+                    // A new pair of which one copy arrived. Zeros with an end delimiter would pass
+                    // for a record in the original's eyes.
+                    let mut block = pair.block(side).clone();
+                    block.set_delimiters(other, true);
+                    self.write_copy(pair.at, other, &block, false)?;
+                }
+                Ok(())
+            }
+            Outcome::Deleted(_) => self.write_dead(pair.at),
+            Outcome::Damaged => Ok(()),
+        }
+    }
+
+    fn write_dead(&self, pair: u64) -> Result<()> {
         for side in [Side::A, Side::B] {
-            let (start, end) = side.delimiters(true);
+            let (start, end) = side.delimiters(false);
             self.store.store(side.offset(pair), start)?;
             self.store
                 .store(side.offset(pair) + block::END as u64, end)?;

@@ -108,7 +108,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let pair = self.read_pair(place.pair)?;
         let outcome = pair.outcome(Some(place.slot.word));
         match outcome {
-            Outcome::Live(side) if side == place.slot.word.side() && !pair.is_torn(true) => {
+            Outcome::Live(side)
+                if side == place.slot.word.side() && !pair.is_unfinished(outcome) =>
+            {
                 self.set_checked(place.pair, true);
             }
             // The file is whole but for this record: served, not touched.
@@ -130,16 +132,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         match outcome {
             Outcome::Live(side) => {
-                // A delete that did not happen; or the copy that the slot names did not reach the
-                // medium, and the other one had.
-                if pair.is_torn(true) {
-                    self.write_live(place.pair)?;
-                }
-                let word = Word::tagged(
-                    side,
-                    self.epoch().wrapping_sub(1),
-                    pair.verdict(side).checksum,
-                );
+                // The copy that the slot names did not reach the medium, and the other one had; or
+                // there is something to finish.
+                self.finish(pair, outcome)?;
+                let word = Word::tagged(side, self.epoch(), pair.verdict(side).checksum);
                 self.store.store(place.at + 16, word.0)?;
                 self.set_checked(place.pair, true);
                 Ok(())

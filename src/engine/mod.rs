@@ -142,16 +142,16 @@ impl Pair {
         }
     }
 
-    /// Whether a copy carries a delimiter of the wrong kind, or (of a deleted pair) lacks one.
-    pub fn is_torn(&self, live: bool) -> bool {
-        [Side::A, Side::B].into_iter().any(|side| {
-            let (found, dead) = (self.block(side).delimiters(), side.delimiters(false));
-            if live {
-                found.0 == dead.0 || found.1 == dead.1
-            } else {
-                found != dead
-            }
-        })
+    /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter
+    /// of a deleted one, a live one with a copy that does not begin as a live one.
+    pub fn is_unfinished(&self, outcome: Outcome) -> bool {
+        let found = |side: Side| self.block(side).delimiters();
+        let mut sides = [Side::A, Side::B].into_iter();
+        match outcome {
+            Outcome::Live(_) => sides.any(|s| found(s).0 != s.delimiters(true).0),
+            Outcome::Deleted(_) => sides.any(|s| found(s) != s.delimiters(false)),
+            Outcome::Damaged => false,
+        }
     }
 }
 

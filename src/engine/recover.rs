@@ -95,29 +95,33 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// A deleted or torn slot: the copies carry the truth. `false`: the original was here.
     fn recover_doubtful(&mut self, place: &Place) -> Result<bool> {
         let pair = self.read_pair(place.pair)?;
-        match pair.outcome(Some(place.slot.word)) {
+        let outcome = pair.outcome(Some(place.slot.word));
+        let (side, slot) = match outcome {
             Outcome::Live(side) => {
-                if place.slot.is_deleted()
-                    && pair.verdicts.iter().all(|v| v.good && v.delimiters == 2)
-                    && !pair.is_torn(true)
-                {
+                let named = pair.verdict(place.slot.word.side());
+                let ours = named.good && place.slot.word.checksum() == Some(named.checksum);
+                let whole = [Side::A, Side::B]
+                    .into_iter()
+                    .all(|s| pair.block(s).delimiters() == s.delimiters(true));
+                if !ours && whole && place.slot.is_deleted() {
                     return Ok(false);
                 }
-                if pair.is_torn(true) {
-                    self.write_live(place.pair)?;
-                }
-                let word = self.old_word(side, pair.verdict(side).checksum);
-                self.write_slot(place.at, Slot::live(place.pair, word))?;
+                (side, Slot::live as fn(u64, Word) -> Slot)
             }
-            Outcome::Deleted(side) if pair.is_torn(false) => {
-                self.write_deleted(place, pair.verdict(side).checksum)?;
+            Outcome::Deleted(side) => (side, Slot::deleted as _),
+            Outcome::Damaged => {
+                self.drop_pair(place)?;
+                return Ok(true);
             }
-            Outcome::Deleted(side) if !place.slot.is_deleted() || !place.slot.is_whole() => {
-                let word = self.old_word(side, pair.verdict(side).checksum);
-                self.write_slot(place.at, Slot::deleted(place.pair, word))?;
-            }
-            Outcome::Deleted(_) => {}
-            Outcome::Damaged => self.drop_pair(place)?,
+        };
+        let unfinished = pair.is_unfinished(outcome);
+        if unfinished {
+            self.finish(&pair, outcome)?;
+        }
+        let word = Word::tagged(side, self.epoch(), pair.verdict(side).checksum);
+        let slot = slot(place.pair, word);
+        if unfinished || (slot.a, slot.b) != (place.slot.a, place.slot.b) {
+            self.write_slot(place.at, slot)?;
         }
         Ok(true)
     }
@@ -167,6 +171,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     let place = self.place(t, hash::slot(block.key(), self.sizes.slots))?;
                     if place.slot.is_unused() {
                         let word = self.old_word(side, pair.verdict(side).checksum);
+                        self.finish(&pair, Outcome::Live(side))?;
                         self.write_slot(place.at, Slot::live(p, word))?;
                         p += PAIR;
                         continue;
@@ -206,6 +211,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.set_checked(place.pair, false);
         self.zero(place.pair, PAIR)?;
         self.write_slot(place.at, Slot::default())?;
+        // Before the place is used for another key, to which the old slot would lead.
+        self.sync()?;
         self.st().surveyed.store(0, Relaxed);
         let place = Place {
             slot: Slot::default(),

@@ -26,10 +26,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(());
         }
         self.ready()?;
-        self.sync()?;
         if self.st().recovered.load(Relaxed) != 0 {
             self.touch_all()?;
         }
+        self.sync()?;
         let late = self.settle_pairs()?;
         if !late.is_empty() {
             self.sync()?;

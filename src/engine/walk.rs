@@ -23,6 +23,8 @@ struct Record {
     checksum: u32,
     /// Both copies are good and say the same.
     twins: bool,
+    /// See [`Pair::is_unfinished`].
+    unfinished: bool,
 }
 
 impl Record {
@@ -74,6 +76,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
         self.write_tables(tables, &slots, &records, &old)?;
+        for r in records.iter().filter(|r| r.unfinished) {
+            let pair = self.read_pair(r.at)?;
+            self.finish(&pair, r.outcome)?;
+        }
         self.make_room_for_all()?;
         for n in homeless {
             self.rehouse(&records[n])?;
@@ -207,6 +213,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             hash: hash::djb2(pair.block(side).key()),
             checksum: pair.verdict(side).checksum,
             twins: a.good && b.good && a.kind == b.kind && a.checksum == b.checksum,
+            unfinished: pair.is_unfinished(outcome),
         })
     }
 
@@ -339,8 +346,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                         Word::clean(was.word.side())
                     }
                     Outcome::Live(_) if r.twins => Word::clean(Side::A),
-                    Outcome::Live(side) => self.old_word(side, r.checksum),
-                    _ => Word::clean(Side::A),
+                    Outcome::Live(side) | Outcome::Deleted(side) => self.old_word(side, r.checksum),
+                    Outcome::Damaged => Word::default(),
                 };
                 let slot = if r.is_live() {
                     Slot::live(r.at, word)

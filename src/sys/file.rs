@@ -228,6 +228,12 @@ impl File {
         retry(|| i64::from(unsafe { libc::dup3(new.raw(), self.raw(), libc::O_CLOEXEC) })).map(drop)
     }
 
+    /// Takes back what [`File::lock_as_user`] said, also for fork children that share the description.
+    pub fn unlock_as_user(&self) {
+        // If this fails the lock goes with the description.
+        let _ = ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_UNLCK, USER_BYTE);
+    }
+
     /// Says that this description uses the file. Kept until it is closed.
     pub fn lock_as_user(&self) -> io::Result<()> {
         ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE).map(drop)

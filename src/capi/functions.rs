@@ -123,8 +123,8 @@ fn keep(db: &mut KISSDB, session: Session) -> Result<()> {
     let stem = session.shm().stem();
     let (fd, shared_fd, ht_fd) = session.descriptors();
     let shared = ptr::from_ref(session.shm().shared());
-    let close = |handle: Handle| drop(handle.into_session().close());
-    let number = handles::insert(Handle::new(session)).map_err(|h| {
+    let close = |handle: Box<Handle>| drop((*handle).into_session().close());
+    let number = handles::insert(Box::new(Handle::new(session))).map_err(|h| {
         close(h);
         Error::Memory
     })?;
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn KISSDB_close(db: *mut KISSDB) -> c_int {
         let Some(handle) = handles::remove(db.hashTables as usize) else {
             return KISSDB_ERROR_INVALID_PARAMETERS;
         };
-        let closed = handle.into_session().close();
+        let closed = (*handle).into_session().close();
         forget(db);
         // SAFETY: the caller's promise at open: it came from sem_open.
         if let Some(sem) = unsafe { Sem::new(db.kdbSem) } {
@@ -422,7 +422,10 @@ pub unsafe extern "C" fn KISSDB_Iterator_next(
             // SAFETY: the caller's promise.
             let handle = unsafe { enter(dbi.db)? };
             let mut pos = Position {
+                // c_ulong is narrower on 32-bit targets.
+                #[allow(clippy::unnecessary_cast)]
                 table: dbi.h_no as u64,
+                #[allow(clippy::unnecessary_cast)]
                 slot: dbi.h_idx as u64,
             };
             let found = handle.with(|s| {

@@ -47,7 +47,7 @@ struct Slot {
     word: AtomicU64,
     /// The process in which the handle was last made; see [`fork::generation`].
     process: AtomicU64,
-    handle: UnsafeCell<Option<Handle>>,
+    handle: UnsafeCell<Option<Box<Handle>>>,
 }
 
 // SAFETY: `handle` is written only by the thread that has moved the word from free to reserved, or
@@ -141,9 +141,9 @@ fn adopt(slot: &Slot) -> bool {
         // one thread adopts.
         let handle = unsafe { &mut *slot.handle.get() };
         if let Some(old) = handle.take() {
-            let mut session = old.into_session();
+            let mut session = (*old).into_session();
             adopted = session.follow_fork().is_ok();
-            *handle = Some(Handle::new(session));
+            *handle = Some(Box::new(Handle::new(session)));
         }
         if adopted {
             slot.word.fetch_and(!COUNT, Relaxed);
@@ -202,7 +202,7 @@ pub(super) fn owner_of(name: &[u8]) -> Option<Owner> {
 }
 
 /// Keeps a handle; answers its number, never 0, or gives it back when there are too many.
-pub(super) fn insert(handle: Handle) -> Result<usize, Handle> {
+pub(super) fn insert(handle: Box<Handle>) -> Result<usize, Box<Handle>> {
     for (n, slot) in (0..CHUNKS).flat_map(|c| {
         chunk(c)
             .iter()
@@ -230,7 +230,7 @@ pub(super) fn insert(handle: Handle) -> Result<usize, Handle> {
 }
 
 /// Takes a handle out: calls inside it end first, later ones find it closed.
-pub(super) fn remove(number: usize) -> Option<Handle> {
+pub(super) fn remove(number: usize) -> Option<Box<Handle>> {
     let slot = slot(number)?;
     let mut word = slot.word.load(Relaxed);
     loop {

@@ -8,6 +8,7 @@ use crate::error::Result;
 /// unit that is never torn: a crash keeps, of each 512-byte sector, what it held after some prefix
 /// of the stores made into it since the last [`Storage::sync`]. The order of stores between
 /// sectors is not kept; the order in which other processes see them is.
+#[allow(clippy::len_without_is_empty)]
 pub trait Storage {
     /// Length of the file in bytes, as it is now.
     fn len(&self) -> Result<u64>;
@@ -191,6 +192,7 @@ mod overlay {
     use crate::format::PAGE;
     use std::cell::{Cell, RefCell};
     use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
 
     type Page = Box<[u8; PAGE as usize]>;
 
@@ -252,16 +254,17 @@ mod overlay {
         fn store(&self, at: u64, word: u64) -> Result<()> {
             let mut pages = self.pages.borrow_mut();
             pages.try_reserve(1).map_err(|_| Error::Memory)?;
-            if !pages.contains_key(&(at / PAGE)) {
-                let mut page = Box::new([0; PAGE as usize]);
-                if at / PAGE * PAGE < self.cut.get() {
-                    self.below.read(at / PAGE * PAGE, &mut page[..])?;
+            let page = match pages.entry(at / PAGE) {
+                Entry::Occupied(page) => page.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut page = Box::new([0; PAGE as usize]);
+                    if at / PAGE * PAGE < self.cut.get() {
+                        self.below.read(at / PAGE * PAGE, &mut page[..])?;
+                    }
+                    place.insert(page)
                 }
-                pages.insert(at / PAGE, page);
-            }
-            if let Some(page) = pages.get_mut(&(at / PAGE)) {
-                crate::format::put_u64(&mut page[..], (at % PAGE) as usize, word);
-            }
+            };
+            crate::format::put_u64(&mut page[..], (at % PAGE) as usize, word);
             Ok(())
         }
 

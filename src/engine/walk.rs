@@ -136,7 +136,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let clean = self.store.load(header::CLOSE_FAILED)? == 0;
         for &t in &tables {
             let raw = self.raw_table(t)?;
-            if !ours && !(clean && raw.checksum() == self.store.load(t + table::CHECKSUM)?) {
+            let right = raw.checksum() == self.store.load(t + table::CHECKSUM)?;
+            if !(ours || (clean && right)) {
                 continue;
             }
             for i in 0..self.sizes.slots {

@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 /// A new one gets the owner and permissions given.
 pub fn open_object(name: &CStr, length: usize, owner: Option<Owner>) -> io::Result<(i32, bool)> {
     for _ in 0..100 {
-        // SAFETY: a C string; the mode is given.
         let made = retry(|| {
+            // SAFETY: a C string; the mode is given.
             i64::from(unsafe {
                 libc::shm_open(
                     name.as_ptr(),
@@ -28,9 +28,9 @@ pub fn open_object(name: &CStr, length: usize, owner: Option<Owner>) -> io::Resu
                     shm::give_to(fd.as_raw_fd(), owner);
                 }
                 // Allocated, not only sized: a store must not fail later.
-                // SAFETY: a call on an open descriptor.
                 let failed = match length {
                     0 => 0,
+                    // SAFETY: a call on an open descriptor.
                     _ => unsafe { libc::posix_fallocate(fd.as_raw_fd(), 0, length as libc::off_t) },
                 };
                 if failed != 0 {

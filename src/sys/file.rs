@@ -72,14 +72,21 @@ fn stat(fd: &OwnedFd) -> io::Result<libc::stat> {
     Ok(unsafe { st.assume_init() })
 }
 
-/// A lock of the open file description (or the question for one) on one byte.
-pub(crate) fn ofd_lock(fd: &OwnedFd, command: i32, kind: i32, byte: i64) -> io::Result<i32> {
+/// A lock of the open file description (or the question for one) on a range of bytes; answers the
+/// kind of lock that the call left in its argument.
+pub(crate) fn ofd_lock(
+    fd: &OwnedFd,
+    command: i32,
+    kind: i32,
+    from: i64,
+    len: i64,
+) -> io::Result<i32> {
     // SAFETY: all zero is a valid flock.
     let mut l: libc::flock = unsafe { std::mem::zeroed() };
     l.l_type = kind as i16;
     l.l_whence = libc::SEEK_SET as i16;
-    l.l_start = byte as libc::off_t;
-    l.l_len = 1;
+    l.l_start = from as libc::off_t;
+    l.l_len = len as libc::off_t;
     // SAFETY: the descriptor is open and `l` is a flock, as these commands require.
     retry(|| i64::from(unsafe { libc::fcntl(fd.as_raw_fd(), command, &mut l) }))?;
     Ok(i32::from(l.l_type))
@@ -211,6 +218,19 @@ impl File {
         self.sync()
     }
 
+    /// Gives a range its place on the medium; no byte changes, but the file may become longer.
+    /// `false` where the file system can't.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<bool> {
+        let (at, len) = (from as libc::off_t, (to - from) as libc::off_t);
+        // SAFETY: the descriptor is open.
+        match retry(|| i64::from(unsafe { libc::fallocate(self.raw(), 0, at, len) })) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                Ok(false)
+            }
+            r => r.map(|_| true),
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         // SAFETY: the descriptor is open.
         retry(|| i64::from(unsafe { libc::ftruncate(self.raw(), len as libc::off_t) })).map(drop)
@@ -231,17 +251,17 @@ impl File {
     /// Takes back what [`File::lock_as_user`] said, also for fork children that share the description.
     pub fn unlock_as_user(&self) {
         // If this fails the lock goes with the description.
-        let _ = ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_UNLCK, USER_BYTE);
+        let _ = ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_UNLCK, USER_BYTE, 1);
     }
 
     /// Says that this description uses the file. Kept until it is closed.
     pub fn lock_as_user(&self) -> io::Result<()> {
-        ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE).map(drop)
+        ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE, 1).map(drop)
     }
 
     /// Whether another description uses the file, in this process or another.
     pub fn has_other_users(&self) -> io::Result<bool> {
-        let found = ofd_lock(&self.fd, libc::F_OFD_GETLK, libc::F_WRLCK, USER_BYTE)?;
+        let found = ofd_lock(&self.fd, libc::F_OFD_GETLK, libc::F_WRLCK, USER_BYTE, 1)?;
         Ok(found != libc::F_UNLCK)
     }
 }
@@ -437,20 +457,8 @@ impl Storage for FileMap {
             return Ok(());
         }
         room_allowed(len)?;
-        let from = old as libc::off_t;
-        // SAFETY: the descriptor is open.
-        let done = retry(|| {
-            i64::from(unsafe {
-                libc::fallocate(self.file.raw(), 0, from, len as libc::off_t - from)
-            })
-        });
-        match done {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
-                write_zeros(&self.file, old, len)?;
-            }
-            r => {
-                r?;
-            }
+        if !self.file.allocate(old, len)? {
+            write_zeros(&self.file, old, len)?;
         }
         self.len()?;
         Ok(())
@@ -463,15 +471,8 @@ impl Storage for FileMap {
     }
 
     fn fill_holes(&self) -> Result<()> {
-        let len = self.len()?;
-        // SAFETY: the descriptor is open. Mode 0 changes no byte of the file.
-        let done = retry(|| {
-            i64::from(unsafe { libc::fallocate(self.file.raw(), 0, 0, len as libc::off_t) })
-        });
-        match done {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
-            r => r.map(|_| ()).map_err(Into::into),
-        }
+        self.file.allocate(0, self.len()?)?;
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {

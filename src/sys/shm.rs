@@ -139,8 +139,8 @@ fn link_fd(fd: &OwnedFd, name: &[u8]) -> io::Result<()> {
     let path = names::shm_path(name).ok_or_else(|| errno(libc::ENAMETOOLONG))?;
     let from = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|_| errno(libc::EINVAL))?;
-    // SAFETY: two C strings.
     let linked = retry(|| {
+        // SAFETY: two C strings.
         i64::from(unsafe {
             libc::linkat(
                 libc::AT_FDCWD,

@@ -106,6 +106,7 @@ impl Users<'_> {
                     libc::F_OFD_SETLK,
                     libc::F_WRLCK,
                     FIRST_BYTE + i64::from(n),
+                    1,
                 ) {
                     Ok(_) => {}
                     Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
@@ -140,6 +141,7 @@ impl Users<'_> {
             libc::F_OFD_SETLK,
             libc::F_UNLCK,
             FIRST_BYTE + i64::from(n),
+            1,
         );
     }
 
@@ -166,17 +168,13 @@ impl Users<'_> {
         if r.used.load(Acquire) == 0 {
             return false;
         }
-        match ofd_lock(
-            self.fd,
-            libc::F_OFD_GETLK,
-            libc::F_WRLCK,
-            FIRST_BYTE + i64::from(n),
-        ) {
-            Ok(libc::F_UNLCK) => return false,
-            // Who can't ask must not take what is another's.
-            Ok(_) | Err(_) => {}
-        }
-        !self.is_phantom(r)
+        let byte = FIRST_BYTE + i64::from(n);
+        // Who can't ask must not take what is another's.
+        let free = matches!(
+            ofd_lock(self.fd, libc::F_OFD_GETLK, libc::F_WRLCK, byte, 1),
+            Ok(libc::F_UNLCK)
+        );
+        !free && !self.is_phantom(r)
     }
 
     /// The description lives on in a fork child, but its owner is dead.
@@ -215,16 +213,7 @@ impl Users<'_> {
 
     /// Whether anybody else holds a record's lock, asked without trusting the records.
     pub fn any_lock(fd: &OwnedFd) -> io::Result<bool> {
-        // SAFETY: all zero is a valid flock.
-        let mut l: libc::flock = unsafe { std::mem::zeroed() };
-        l.l_type = libc::F_WRLCK as i16;
-        l.l_start = FIRST_BYTE as libc::off_t;
-        l.l_len = libc::off_t::from(MOST);
-        use std::os::fd::AsRawFd;
-        // SAFETY: the descriptor is open and `l` is a flock.
-        super::retry(|| {
-            i64::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut l) })
-        })?;
-        Ok(l.l_type != libc::F_UNLCK as i16)
+        let most = i64::from(MOST);
+        Ok(ofd_lock(fd, libc::F_OFD_GETLK, libc::F_WRLCK, FIRST_BYTE, most)? != libc::F_UNLCK)
     }
 }

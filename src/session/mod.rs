@@ -2,21 +2,26 @@
 //!
 //! Both doors, the C functions and [`crate::Database`], go through here.
 
+mod callers;
+mod join;
+mod medium;
+
+pub use callers::CallersLock;
+
 use crate::engine::state::phase;
-use crate::engine::storage::Overlay;
-use crate::engine::{Engine, Position, State, Storage};
+use crate::engine::{Engine, Position};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
-use crate::format::header::{self, Header};
-use crate::sys::file::{self, File, FileMap, Owner};
+use crate::sys::file::{File, FileMap, Owner};
 use crate::sys::sem::Sem;
-use crate::sys::shm::{self, Opened, Shm};
-use crate::sys::{fork, names, sem, users};
+use crate::sys::shm::{self, Shm};
+use crate::sys::{fork, names, users};
+use join::{Held, join, open_file, prepare_header};
+use medium::{Medium, Words, open_engine};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How a handle opens its file. The numbers are those of the C interface; a larger one allows more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,63 +64,6 @@ pub struct Request<'a> {
     pub sem: Option<Sem>,
 }
 
-/// Where the engine of a handle works.
-enum Medium {
-    File(FileMap),
-    /// A read-only handle that had to recover.
-    Memory(Overlay<FileMap>),
-}
-
-macro_rules! forward {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
-        impl Storage for Medium {
-            $(fn $name(&self, $($arg: $type),*) -> $answer {
-                match self {
-                    Self::File(s) => s.$name($($arg),*),
-                    Self::Memory(s) => s.$name($($arg),*),
-                }
-            })*
-        }
-    };
-}
-
-forward! {
-    len() -> Result<u64>;
-    known_len() -> u64;
-    read(at: u64, buf: &mut [u8]) -> Result<()>;
-    load(at: u64) -> Result<u64>;
-    store(at: u64, word: u64) -> Result<()>;
-    grow(len: u64) -> Result<()>;
-    truncate(len: u64) -> Result<()>;
-    fill_holes() -> Result<()>;
-    sync() -> Result<()>;
-    is_file() -> bool;
-}
-
-/// The words that engines share, or those of a handle that recovers for itself.
-enum Words {
-    Shared(Arc<Shm>),
-    Private(Box<State>),
-}
-
-impl Medium {
-    fn is_torn(&self) -> bool {
-        match self {
-            Self::File(map) => map.is_torn(),
-            Self::Memory(changes) => changes.below().is_torn(),
-        }
-    }
-}
-
-impl AsRef<State> for Words {
-    fn as_ref(&self) -> &State {
-        match self {
-            Self::Shared(shm) => shm.state(),
-            Self::Private(state) => state,
-        }
-    }
-}
-
 /// An open handle.
 pub struct Session {
     shm: Arc<Shm>,
@@ -133,58 +81,6 @@ pub struct Session {
     path: CString,
     /// The process that this handle was made in; see [`fork::generation`].
     process: u64,
-}
-
-/// Holds a lock of the shared object and gives it back, also when a call panics.
-struct Held {
-    shm: Arc<Shm>,
-    ticket: u32,
-    gate: bool,
-}
-
-impl Held {
-    fn gate(shm: &Arc<Shm>, me: u32) -> Self {
-        let ticket = shm.users().ticket(me);
-        shm.gate()
-            .lock(ticket, |t| t == ticket || shm.users().holds(t));
-        Self::gate_held(shm, me)
-    }
-
-    /// The gate, which is held already.
-    fn gate_held(shm: &Arc<Shm>, me: u32) -> Self {
-        Self {
-            shm: shm.clone(),
-            ticket: shm.users().ticket(me),
-            gate: true,
-        }
-    }
-
-    fn engine(shm: &Arc<Shm>, me: u32) -> Self {
-        let ticket = shm.users().ticket(me);
-        shm.engine()
-            .lock(ticket, |t| t == ticket || shm.users().holds(t));
-        Self {
-            shm: shm.clone(),
-            ticket,
-            gate: false,
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let lock = if self.gate {
-            self.shm.gate()
-        } else {
-            self.shm.engine()
-        };
-        lock.unlock(self.ticket);
-    }
-}
-
-/// Growing past 2 GiB is allowed by the environment variable `KISSDB_LARGE_FILES=1`.
-fn large_files() -> bool {
-    std::env::var_os("KISSDB_LARGE_FILES").is_some_and(|v| v == "1")
 }
 
 impl Session {
@@ -526,239 +422,4 @@ fn own_flags(request: &Request) -> u32 {
         users::WRITER
     };
     sem | writer | users::MOVING
-}
-
-fn open_engine(map: FileMap, shm: &Arc<Shm>, writable: bool) -> Result<Engine<Medium, Words>> {
-    let file = map.file().reopen(false);
-    match Engine::open(
-        Medium::File(map),
-        Words::Shared(shm.clone()),
-        writable,
-        large_files(),
-    ) {
-        Err(Error::Access(_)) => {
-            let below = Overlay::new(FileMap::new(file?)?)?;
-            Engine::open(
-                Medium::Memory(below),
-                Words::Private(Box::default()),
-                false,
-                false,
-            )
-        }
-        opened => opened,
-    }
-}
-
-/// Opens or makes the file; whether it was made.
-fn open_file(request: &Request) -> Result<(File, bool)> {
-    let writable = request.mode != Mode::ReadOnly;
-    loop {
-        match File::open(request.path, writable) {
-            Ok(f) => return Ok((f, false)),
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) && request.mode >= Mode::Create => {
-                new_sizes(request)?;
-                match File::create(request.path) {
-                    Ok(f) => return Ok((f, true)),
-                    Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-fn new_sizes(request: &Request) -> Result<Sizes> {
-    let (slots, key, value) = request.sizes;
-    Sizes::new(slots, key, value).ok_or(Error::Invalid("sizes of a new database"))
-}
-
-/// Sees to it that the file has a header.
-fn prepare_header(request: &Request, file: &File, created: bool) -> Result<()> {
-    let mut bytes = [0; header::SIZE];
-    let n = file.read_start(&mut bytes)?;
-    let whole = n == header::SIZE && (file.len()? > n as u64 || bytes.iter().any(|&b| b != 0));
-    if whole && request.mode != Mode::Replace {
-        return Header::parse(&bytes).map(drop);
-    }
-    let sizes = if request.mode == Mode::Replace {
-        new_sizes(request)?
-    } else {
-        match Header::cut_off(&bytes[..n])? {
-            _ if request.mode == Mode::ReadOnly => {
-                return Err(std::io::Error::from_raw_os_error(libc::ENODATA).into());
-            }
-            Some(sizes) => sizes,
-            None => new_sizes(request)?,
-        }
-    };
-    file.replace(&Header { sizes, clean: true }.bytes())?;
-    if created {
-        file::sync_directory_of(request.path)?;
-    }
-    Ok(())
-}
-
-/// Finds or makes the shared object of the file; answers it with our user record, the gate held.
-fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, Held)> {
-    let ident = file.ident()?;
-    let flags = own_flags(request);
-    let mut stem = request.path.to_bytes().to_vec();
-    let mut plain = true;
-    // Who has the file open, but no object that can be found, is about to close it, or out of reach.
-    for _ in 0..500 {
-        let name = names::shm_name(names::INFO, &stem);
-        let mut found = Shm::open(&name, ident, owner)?;
-        if matches!(found, Opened::NotOurs) {
-            if !plain {
-                return Err(Error::OpenShm(std::io::Error::from_raw_os_error(
-                    libc::EEXIST,
-                )));
-            }
-            plain = false;
-            stem = names::other_stem(request.path.to_bytes(), ident.dev, ident.ino);
-            continue;
-        }
-        if matches!(found, Opened::Absent) && file.has_other_users().unwrap_or(false) {
-            match Shm::find(ident, owner, None) {
-                Some(shm) => {
-                    shm.add_name(&name);
-                    found = Opened::Ours(shm);
-                }
-                None => {
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-            }
-        }
-        if let Opened::Ours(shm) = found {
-            let shm = Arc::new(shm);
-            // A leftover's records are in the way of nobody: the dead hold no locks.
-            let me = shm.claim(flags)?;
-            let gate = Held::gate(&shm, me);
-            if !shm.is_retired() {
-                let _ = file.lock_as_user();
-                return Ok((shm, me, gate));
-            }
-            // Its last user died between the two steps of removing it, or is about to end them.
-            shm.retire();
-            drop(gate);
-            shm.users().release(me);
-            continue;
-        }
-        if let Some(shm) = Shm::create(&name, &stem, ident, owner, flags)? {
-            // Where a file system has no locks a second path of the file is not recognised.
-            let _ = file.lock_as_user();
-            let shm = Arc::new(shm);
-            let gate = Held::gate_held(&shm, 0);
-            // Somebody may have made one under another path at the same time. Of two at least one
-            // sees the other and gives way.
-            let rival = file.has_other_users().unwrap_or(false)
-                && Shm::find(ident, owner, Some(shm.number())).is_some();
-            if !rival {
-                return Ok((shm, 0, gate));
-            }
-            file.unlock_as_user();
-            shm.retire();
-        }
-    }
-    Err(Error::Access("in use under another name"))
-}
-
-/// The lock in `shared->rwlock`, as one handle uses it. One writer, or readers; a dead owner is
-/// found out. Nothing of this library waits for it.
-pub struct CallersLock {
-    shm: Arc<Shm>,
-    me: u32,
-    ticket: u32,
-    sem: Option<Sem>,
-}
-
-/// How long a writer sleeps between two looks at the readers.
-const READERS_NAP: Duration = Duration::from_micros(100);
-
-impl CallersLock {
-    fn alive(&self, n: u32) -> bool {
-        n == self.me || self.shm.users().alive(n)
-    }
-
-    fn lock(&self) {
-        let holds = |t| t == self.ticket || self.shm.users().holds(t);
-        self.shm.shared().callers.lock(self.ticket, holds);
-    }
-
-    /// Posts the callers' semaphore if its holder has died.
-    fn rescue_semaphore(&self) {
-        // Inside this lock we may be the closer that holds it.
-        if let Some(sem) = self.sem
-            && self.shm.shared().callers.holder() != Some(self.ticket)
-        {
-            sem::rescue(sem, &self.shm, self.me);
-        }
-    }
-
-    /// Takes it for writing.
-    pub fn write(&self) {
-        self.rescue_semaphore();
-        self.lock();
-        let users = self.shm.users();
-        for n in 0..users.high() {
-            let Some(r) = users.records.get(n as usize) else {
-                continue;
-            };
-            while r.reads.load(Relaxed) != 0 {
-                if !self.alive(n) {
-                    r.reads.store(0, Relaxed);
-                    break;
-                }
-                std::thread::sleep(READERS_NAP);
-            }
-        }
-        self.repair_count();
-    }
-
-    /// Takes it for reading. A handle that has it for reading gets it again at once.
-    pub fn read(&self) {
-        let lock = &self.shm.shared().callers;
-        let users = self.shm.users();
-        let Some(mine) = users.records.get(self.me as usize) else {
-            return;
-        };
-        if mine.reads.load(Relaxed) == 0 {
-            // Through the writer's door: a writer that waits is not starved.
-            self.lock();
-            mine.reads.fetch_add(1, SeqCst);
-            lock.unlock(self.ticket);
-        } else {
-            mine.reads.fetch_add(1, SeqCst);
-        }
-    }
-
-    /// Gives it back.
-    pub fn unlock(&self) {
-        let lock = &self.shm.shared().callers;
-        if lock.holder() == Some(self.ticket) {
-            return lock.unlock(self.ticket);
-        }
-        if let Some(mine) = self.shm.users().records.get(self.me as usize) {
-            let _ = mine
-                .reads
-                .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
-        }
-    }
-
-    /// In a close (the semaphore is taken) the caller reads refCount next: users that died have
-    /// left it too high. It can't be too low.
-    fn repair_count(&self) {
-        if self.sem.is_none_or(|s| s.value() != 0) {
-            return;
-        }
-        let users = self.shm.users();
-        let counted = (0..users.high()).filter(|&n| {
-            let r = users.records.get(n as usize);
-            r.is_some_and(|r| r.flags.load(Relaxed) & users::WITH_SEM != 0) && self.alive(n)
-        });
-        let counted = counted.count() as u16;
-        self.shm.shared().ref_count.fetch_min(counted, Relaxed);
-    }
 }

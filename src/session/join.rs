@@ -1,0 +1,174 @@
+//! Finding or making what a handle needs: the file, its header, the shared object.
+
+use super::{Mode, Request, own_flags};
+use crate::error::{Error, Result};
+use crate::format::Sizes;
+use crate::format::header::{self, Header};
+use crate::sys::file::{self, File, Owner};
+use crate::sys::names;
+use crate::sys::shm::{Opened, Shm};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Holds a lock of the shared object and gives it back, also when a call panics.
+pub(super) struct Held {
+    shm: Arc<Shm>,
+    ticket: u32,
+    gate: bool,
+}
+
+impl Held {
+    pub(super) fn gate(shm: &Arc<Shm>, me: u32) -> Self {
+        let ticket = shm.users().ticket(me);
+        shm.gate()
+            .lock(ticket, |t| t == ticket || shm.users().holds(t));
+        Self::gate_held(shm, me)
+    }
+
+    /// The gate, which is held already.
+    fn gate_held(shm: &Arc<Shm>, me: u32) -> Self {
+        Self {
+            shm: shm.clone(),
+            ticket: shm.users().ticket(me),
+            gate: true,
+        }
+    }
+
+    pub(super) fn engine(shm: &Arc<Shm>, me: u32) -> Self {
+        let ticket = shm.users().ticket(me);
+        shm.engine()
+            .lock(ticket, |t| t == ticket || shm.users().holds(t));
+        Self {
+            shm: shm.clone(),
+            ticket,
+            gate: false,
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let lock = if self.gate {
+            self.shm.gate()
+        } else {
+            self.shm.engine()
+        };
+        lock.unlock(self.ticket);
+    }
+}
+
+/// Opens or makes the file; whether it was made.
+pub(super) fn open_file(request: &Request) -> Result<(File, bool)> {
+    let writable = request.mode != Mode::ReadOnly;
+    loop {
+        match File::open(request.path, writable) {
+            Ok(f) => return Ok((f, false)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) && request.mode >= Mode::Create => {
+                new_sizes(request)?;
+                match File::create(request.path) {
+                    Ok(f) => return Ok((f, true)),
+                    Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+pub(super) fn new_sizes(request: &Request) -> Result<Sizes> {
+    let (slots, key, value) = request.sizes;
+    Sizes::new(slots, key, value).ok_or(Error::Invalid("sizes of a new database"))
+}
+
+/// Sees to it that the file has a header.
+pub(super) fn prepare_header(request: &Request, file: &File, created: bool) -> Result<()> {
+    let mut bytes = [0; header::SIZE];
+    let n = file.read_start(&mut bytes)?;
+    let whole = n == header::SIZE && (file.len()? > n as u64 || bytes.iter().any(|&b| b != 0));
+    if whole && request.mode != Mode::Replace {
+        return Header::parse(&bytes).map(drop);
+    }
+    let sizes = if request.mode == Mode::Replace {
+        new_sizes(request)?
+    } else {
+        match Header::cut_off(&bytes[..n])? {
+            _ if request.mode == Mode::ReadOnly => {
+                return Err(std::io::Error::from_raw_os_error(libc::ENODATA).into());
+            }
+            Some(sizes) => sizes,
+            None => new_sizes(request)?,
+        }
+    };
+    file.replace(&Header { sizes, clean: true }.bytes())?;
+    if created {
+        file::sync_directory_of(request.path)?;
+    }
+    Ok(())
+}
+
+/// Finds or makes the shared object of the file; answers it with our user record, the gate held.
+pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, Held)> {
+    let ident = file.ident()?;
+    let flags = own_flags(request);
+    let mut stem = request.path.to_bytes().to_vec();
+    let mut plain = true;
+    // Who has the file open, but no object that can be found, is about to close it, or out of reach.
+    for _ in 0..500 {
+        let name = names::shm_name(names::INFO, &stem);
+        let mut found = Shm::open(&name, ident, owner)?;
+        if matches!(found, Opened::NotOurs) {
+            if !plain {
+                return Err(Error::OpenShm(std::io::Error::from_raw_os_error(
+                    libc::EEXIST,
+                )));
+            }
+            plain = false;
+            stem = names::other_stem(request.path.to_bytes(), ident.dev, ident.ino);
+            continue;
+        }
+        if matches!(found, Opened::Absent) && file.has_other_users().unwrap_or(false) {
+            match Shm::find(ident, owner, None) {
+                Some(shm) => {
+                    shm.add_name(&name);
+                    found = Opened::Ours(shm);
+                }
+                None => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+            }
+        }
+        if let Opened::Ours(shm) = found {
+            let shm = Arc::new(shm);
+            // A leftover's records are in the way of nobody: the dead hold no locks.
+            let me = shm.claim(flags)?;
+            let gate = Held::gate(&shm, me);
+            if !shm.is_retired() {
+                let _ = file.lock_as_user();
+                return Ok((shm, me, gate));
+            }
+            // Its last user died between the two steps of removing it, or is about to end them.
+            shm.retire();
+            drop(gate);
+            shm.users().release(me);
+            continue;
+        }
+        if let Some(shm) = Shm::create(&name, &stem, ident, owner, flags)? {
+            // Where a file system has no locks a second path of the file is not recognised.
+            let _ = file.lock_as_user();
+            let shm = Arc::new(shm);
+            let gate = Held::gate_held(&shm, 0);
+            // Somebody may have made one under another path at the same time. Of two at least one
+            // sees the other and gives way.
+            let rival = file.has_other_users().unwrap_or(false)
+                && Shm::find(ident, owner, Some(shm.number())).is_some();
+            if !rival {
+                return Ok((shm, 0, gate));
+            }
+            file.unlock_as_user();
+            shm.retire();
+        }
+    }
+    Err(Error::Access("in use under another name"))
+}

@@ -1,0 +1,95 @@
+//! Where the engine of a handle works, and which state it shares.
+
+use crate::engine::storage::Overlay;
+use crate::engine::{Engine, State, Storage};
+use crate::error::{Error, Result};
+use crate::sys::file::FileMap;
+use crate::sys::shm::Shm;
+use std::sync::Arc;
+
+/// Where the engine of a handle works.
+pub(super) enum Medium {
+    File(FileMap),
+    /// A read-only handle that had to recover.
+    Memory(Overlay<FileMap>),
+}
+
+macro_rules! forward {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        impl Storage for Medium {
+            $(fn $name(&self, $($arg: $type),*) -> $answer {
+                match self {
+                    Self::File(s) => s.$name($($arg),*),
+                    Self::Memory(s) => s.$name($($arg),*),
+                }
+            })*
+        }
+    };
+}
+
+forward! {
+    len() -> Result<u64>;
+    known_len() -> u64;
+    read(at: u64, buf: &mut [u8]) -> Result<()>;
+    load(at: u64) -> Result<u64>;
+    store(at: u64, word: u64) -> Result<()>;
+    grow(len: u64) -> Result<()>;
+    truncate(len: u64) -> Result<()>;
+    fill_holes() -> Result<()>;
+    sync() -> Result<()>;
+    is_file() -> bool;
+}
+
+/// The words that engines share, or those of a handle that recovers for itself.
+pub(super) enum Words {
+    Shared(Arc<Shm>),
+    Private(Box<State>),
+}
+
+impl Medium {
+    pub(super) fn is_torn(&self) -> bool {
+        match self {
+            Self::File(map) => map.is_torn(),
+            Self::Memory(changes) => changes.below().is_torn(),
+        }
+    }
+}
+
+impl AsRef<State> for Words {
+    fn as_ref(&self) -> &State {
+        match self {
+            Self::Shared(shm) => shm.state(),
+            Self::Private(state) => state,
+        }
+    }
+}
+
+pub(super) fn open_engine(
+    map: FileMap,
+    shm: &Arc<Shm>,
+    writable: bool,
+) -> Result<Engine<Medium, Words>> {
+    let file = map.file().reopen(false);
+    match Engine::open(
+        Medium::File(map),
+        Words::Shared(shm.clone()),
+        writable,
+        large_files(),
+    ) {
+        Err(Error::Access(_)) => {
+            let below = Overlay::new(FileMap::new(file?)?)?;
+            Engine::open(
+                Medium::Memory(below),
+                Words::Private(Box::default()),
+                false,
+                false,
+            )
+        }
+        opened => opened,
+    }
+}
+
+/// Growing past 2 GiB is allowed by the environment variable `KISSDB_LARGE_FILES=1`.
+pub(super) fn large_files() -> bool {
+    std::env::var_os("KISSDB_LARGE_FILES").is_some_and(|v| v == "1")
+}

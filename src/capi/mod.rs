@@ -19,8 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(panic = "abort")]
 compile_error!("kissdb must be built with panic=unwind");
 
-/// Runs `f`; a panic inside is answered with `otherwise`.
+/// Runs `f` to its end; a panic inside is answered with `otherwise`.
 fn guard<R>(otherwise: R, f: impl FnOnce() -> R) -> R {
+    let _whole = crate::sys::NotCancelled::new();
     catch_unwind(AssertUnwindSafe(f)).unwrap_or(otherwise)
 }
 

@@ -170,8 +170,38 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         // bring those back.
         self.write_copy(place.pair, Side::B, &block, false)?;
         block.set_delimiters(Side::A, true);
+        if self.is_before_others(place)? {
+            self.prepare_a(place, &block)?;
+        }
         self.write_copy(place.pair, Side::A, &block, false)?;
         self.commit(place, &block)
+    }
+
+    /// Whether a later table of the chain uses the same slot.
+    fn is_before_others(&self, place: &Place) -> Result<bool> {
+        for t in place.table + 1..self.tables.len() {
+            if !self.place(t, place.index)?.slot.is_unused() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where the original would lose the rest of the chain if it found a deleted A that is bad: A
+    /// becomes live, with its old contents, while a durable B is the one that counts.
+    fn prepare_a(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
+        let word = Word::tagged(Side::B, self.epoch(), block.checksum());
+        self.store.store(place.at + 16, word.0)?;
+        self.sync()?;
+        let mut old = RawBlock::zeroed();
+        self.store.read(place.pair, &mut old.0[..])?;
+        self.store.store(place.pair, Side::A.delimiters(true).0)?;
+        // Inside one sector the order is kept; others could come before it.
+        let behind = SECTOR as usize..block::END;
+        if old.0[behind.clone()] != block.0[behind] {
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// The slot of a pair whose two copies are whole.
@@ -230,19 +260,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn finish(&mut self, pair: &Pair, outcome: Outcome) -> Result<()> {
         match outcome {
             Outcome::Live(side) => {
-                for s in [Side::A, Side::B] {
-                    let start = s.delimiters(true).0;
-                    if pair.verdict(s).good && pair.block(s).delimiters().0 != start {
-                        // A delete that did not happen. The end delimiter follows at the close.
-                        self.store.store(s.offset(pair.at), start)?;
-                    }
-                }
+                // A delete that did not happen. The end delimiter follows at the close.
+                self.store
+                    .store(side.offset(pair.at), side.delimiters(true).0)?;
                 let other = side.other();
-                if !pair.verdict(other).good
-                    && pair.block(other).delimiters().0 != other.delimiters(true).0
-                {
-                    // A new pair of which one copy arrived. Zeros with an end delimiter would pass
-                    // for a record in the original's eyes.
+                let start = other.delimiters(true).0;
+                if !pair.verdict(other).good || pair.block(other).delimiters().0 != start {
+                    // Torn, not there yet, or still the deleted record that was in this place: with
+                    // another delimiter alone it would become a value.
                     let mut block = pair.block(side).clone();
                     block.set_delimiters(other, true);
                     self.write_copy(pair.at, other, &block, false)?;
@@ -446,34 +471,34 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// A delete goes on; a put into a deleted pair goes on if a copy of it is whole.
+    /// A delete goes on; a put into a deleted pair goes on if it counts already, else it is undone.
     fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
         let pair = self.read_pair(place.pair)?;
-        let side = place.slot.word.side();
         if delete {
+            let side = place.slot.word.side();
             return self.write_deleted(place, pair.verdict(side).checksum);
         }
         if !place.slot.is_deleted() {
             return Ok(());
         }
-        let a = pair.outcome_of(Side::A);
-        let b = pair.outcome_of(Side::B);
-        match (a, b) {
-            (Outcome::Live(_), _) => self.commit(place, pair.block(Side::A)),
-            (Outcome::Deleted(_), Outcome::Deleted(_)) => Ok(()),
-            (Outcome::Deleted(_), _) => {
-                // B was being written; A still has the deleted record.
-                let mut block = pair.block(Side::A).clone();
-                block.set_delimiters(Side::B, false);
-                self.write_copy(place.pair, Side::B, &block, true)
-            }
-            (Outcome::Damaged, Outcome::Live(_)) => {
-                let mut block = pair.block(Side::B).clone();
-                block.set_delimiters(Side::A, true);
-                self.write_copy(place.pair, Side::A, &block, false)?;
-                self.commit(place, &block)
-            }
-            (Outcome::Damaged, _) => self.drop_pair(place),
+        let (side, live) = match pair.outcome(Some(place.slot.word)) {
+            Outcome::Live(side) => (side, true),
+            Outcome::Deleted(side) => (side, false),
+            Outcome::Damaged => return self.drop_pair(place),
+        };
+        let other = side.other();
+        let mut block = pair.block(side).clone();
+        let v = pair.verdict(other);
+        if !v.good
+            || v.checksum != block.checksum()
+            || pair.block(other).delimiters().0 != other.delimiters(live).0
+        {
+            block.set_delimiters(other, live);
+            self.write_copy(place.pair, other, &block, !live)?;
         }
+        if live {
+            return self.commit(place, &block);
+        }
+        Ok(())
     }
 }

@@ -114,41 +114,43 @@ impl Pair {
             (Outcome::Deleted(side), _) => Outcome::Deleted(side),
             (Outcome::Live(_), b) => {
                 let b_lives = matches!(b, Outcome::Live(_));
-                let is_b = match word {
-                    // As the original: B, if it lives.
-                    None => b_lives,
-                    Some(w) => match w.checksum() {
-                        None => {
-                            // A delete of ours keeps the contents; an emptied B is the original's.
-                            let kept =
-                                b != Outcome::Damaged && !self.block(Side::B).value_is_zero();
-                            w.side() == Side::B && (b_lives || kept)
-                        }
-                        // The slot is ours, from an unfinished life. If the copy that it names is
-                        // not the one that it knows, that copy did not reach the medium whole:
-                        // then the other one had not been touched since the last sync.
-                        Some(sum) => {
-                            let named = self.verdict(w.side());
-                            let arrived = named.good && named.checksum == sum;
-                            match w.side() {
-                                Side::A => !arrived && b_lives,
-                                Side::B => arrived,
-                            }
-                        }
-                    },
+                // The slot is ours, from an unfinished life. If the copy that it names is not the
+                // one that it knows, that copy did not reach the medium whole: then the other one
+                // had not been touched since the last sync.
+                let arrived = |w: Word| {
+                    let named = self.verdict(w.side());
+                    named.good && w.checksum() == Some(named.checksum)
                 };
-                Outcome::Live(if is_b { Side::B } else { Side::A })
+                match word {
+                    // As the original: B, if it lives.
+                    None if b_lives => b,
+                    Some(w) if !w.is_tagged() && w.side() == Side::B => match b {
+                        Outcome::Live(_) => b,
+                        // A delete of ours keeps the contents; an emptied B is the original's.
+                        Outcome::Deleted(_) if !self.block(Side::B).value_is_zero() => {
+                            Outcome::Live(Side::B)
+                        }
+                        _ => Outcome::Live(Side::A),
+                    },
+                    // Live, or deleted: then of this delete A's delimiters did not arrive, or of
+                    // the put that followed it A alone did.
+                    Some(w) if w.is_tagged() && w.side() == Side::B && arrived(w) => b,
+                    Some(w) if w.is_tagged() && w.side() == Side::A && !arrived(w) && b_lives => b,
+                    _ => Outcome::Live(Side::A),
+                }
             }
         }
     }
 
     /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter
-    /// of a deleted one, a live one with a copy that does not begin as a live one.
+    /// of a deleted one, a live one of which not both copies are good and begin as live ones.
     pub fn is_unfinished(&self, outcome: Outcome) -> bool {
         let found = |side: Side| self.block(side).delimiters();
         let mut sides = [Side::A, Side::B].into_iter();
         match outcome {
-            Outcome::Live(_) => sides.any(|s| found(s).0 != s.delimiters(true).0),
+            Outcome::Live(_) => {
+                sides.any(|s| !self.verdict(s).good || found(s).0 != s.delimiters(true).0)
+            }
             Outcome::Deleted(_) => sides.any(|s| found(s) != s.delimiters(false)),
             Outcome::Damaged => false,
         }

@@ -12,6 +12,16 @@ use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, hash, table};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// What lies in a place that no slot names.
+enum Loose {
+    /// Nothing any more.
+    Done,
+    /// Something that the original has written.
+    Foreign,
+    /// What begins like a table.
+    Table(u64),
+}
+
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Brings the file into order; afterwards it is marked as changed.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
@@ -41,6 +51,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         self.adopt_tables(tables);
+        for n in 1..self.tables.len() {
+            // In both places, of which only one may have arrived.
+            self.set_link(self.tables[n - 1], self.tables[n])?;
+        }
         self.undo_puts_behind_the_end()?;
         let Ok(used) = self.used() else {
             return Ok(false);
@@ -61,11 +75,27 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut loose = used.free();
         loose.push((used.end(), self.store.len()?.saturating_sub(used.end())));
         for (at, len) in loose {
-            if !self.recover_loose(at, len)? {
-                return Ok(false);
+            match self.recover_loose(at, len)? {
+                Loose::Done => {}
+                Loose::Foreign => return Ok(false),
+                // Its slots count from now on, so everything is looked at once more.
+                Loose::Table(p) if self.adopt_table(p)? => return self.recover_marked(),
+                Loose::Table(_) => return Ok(false),
             }
         }
         Ok(true)
+    }
+
+    /// A table that is durable, whose link is not: pairs behind it may name it, so it stays.
+    fn adopt_table(&mut self, at: u64) -> Result<bool> {
+        let ours = self.store.load(at + table::CHECKSUM)? == table::MARK;
+        match self.tables.last() {
+            Some(&last) if ours && at > last && at + table::SIZE <= self.store.len()? => {
+                self.set_link(last, at)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The slot of a new pair reached the medium, the length of the file did not.
@@ -132,8 +162,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// What no slot names: a put that did not get that far is finished if it is whole, or undone.
-    /// `false`: the original was here.
-    fn recover_loose(&mut self, at: u64, len: u64) -> Result<bool> {
+    fn recover_loose(&mut self, at: u64, len: u64) -> Result<Loose> {
         let mut p = at;
         while p < at + len {
             if self.is_zero(p, PAGE)? {
@@ -141,15 +170,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 continue;
             }
             if self.store.load(p)? == table::START_DELIMITER {
-                let raw = self.raw_table(p)?;
-                let ours = self.store.load(p + table::CHECKSUM)? == table::MARK
-                    && (0..=table::SLOTS as u16).all(|i| raw.slot(i).is_unused());
-                if !ours || p + table::SIZE > at + len {
-                    return Ok(false);
-                }
-                self.zero(p, table::SIZE)?;
-                p += table::SIZE;
-                continue;
+                // Only a table of ours that the last link did not reach is dealt with here.
+                return Ok(Loose::Table(p));
             }
             let pair = self.read_pair(p)?;
             let end = |side: Side| {
@@ -157,7 +179,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 word.map(|w| w == side.delimiters(true).1 || w == side.delimiters(false).1)
             };
             if pair.verdicts.iter().any(|v| v.good) && (end(Side::A)? || end(Side::B)?) {
-                return Ok(false);
+                return Ok(Loose::Foreign);
             }
             let mut done = PAGE;
             if let Outcome::Live(side) = pair.outcome(None)
@@ -181,7 +203,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.zero(p, done.min(at + len - p))?;
             p += done;
         }
-        Ok(true)
+        Ok(Loose::Done)
     }
 
     /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole.

@@ -80,6 +80,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             Ok(())
         })?;
+        self.settle_ends_of_empty(&changed)?;
         let mut late = Vec::new();
         for (t, i) in changed {
             let Some((place, pair, side, mut block)) = self.settled(t, i)? else {
@@ -108,6 +109,39 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         Ok(late)
+    }
+
+    /// An empty copy is about to lose the byte that tells it from a torn delete: before that its end
+    /// delimiter must be live on the medium.
+    fn settle_ends_of_empty(&mut self, changed: &[(usize, u16)]) -> Result<()> {
+        let mut some = false;
+        for &(t, i) in changed {
+            let place = self.place(t, i)?;
+            let side = place.slot.word.side();
+            if place.pair == 0
+                || place.slot.is_deleted()
+                || self
+                    .store
+                    .load(side.offset(place.pair) + block::VALUE_SIZE as u64)?
+                    as u32
+                    != 0
+            {
+                continue;
+            }
+            for side in [Side::A, Side::B] {
+                let (start, end) = side.delimiters(true);
+                let at = side.offset(place.pair);
+                if self.store.load(at)? == start && self.store.load(at + block::END as u64)? != end
+                {
+                    self.store.store(at + block::END as u64, end)?;
+                    some = true;
+                }
+            }
+        }
+        if some {
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// Step 3 for one slot: the copy that decided until now.

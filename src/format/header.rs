@@ -26,6 +26,7 @@ const SIZES_END: usize = 56;
 const MAGIC: &[u8; 3] = b"KdB";
 const VERSION: [u8; 3] = [2, b'.', 3];
 const NOT_READ: &[u8; 2] = b"00";
+const SOMEBODY_ELSES: Error = Error::Corrupt("a short file of somebody else's");
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +67,14 @@ impl Header {
             return Ok(None);
         }
         if bytes.len() >= SIZES_END {
-            let sizes = Self::parse(bytes)?.sizes;
+            // Of a short file -4 is all that is said.
+            let sizes = Self::parse(bytes).map_err(|_| SOMEBODY_ELSES)?.sizes;
             let flags = |at| u64_at(bytes, at) <= 1;
             let rest = bytes[8..16].iter().chain(&bytes[SIZES_END..]);
             if flags(16) && flags(24) && rest.into_iter().all(|&b| b == 0) {
                 return Ok(Some(sizes));
             }
-            return Err(Error::Corrupt("a short file of somebody else's"));
+            return Err(SOMEBODY_ELSES);
         }
         // Too short for sizes: every byte must be one that a header of any sizes may have there.
         let fits = |(at, &b): (usize, &u8)| match at {
@@ -86,7 +88,7 @@ impl Header {
         if bytes.iter().enumerate().all(fits) {
             return Ok(None);
         }
-        Err(Error::Corrupt("a short file of somebody else's"))
+        Err(SOMEBODY_ELSES)
     }
 
     /// The 4096 bytes of this header.

@@ -117,11 +117,19 @@ impl File {
     }
 
     /// The same file through a new open file description, with its own locks and its own view of
-    /// write errors.
+    /// write errors. Where there is no /proc the new descriptor shares this one's description.
     pub fn reopen(&self, writable: bool) -> io::Result<Self> {
         let name = format!("/proc/self/fd/{}\0", self.fd.as_raw_fd());
         let name = CStr::from_bytes_with_nul(name.as_bytes()).map_err(|_| errno(libc::EINVAL))?;
-        Self::open(name, writable)
+        match Self::open(name, writable) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) && self.writable >= writable => {
+                Ok(Self {
+                    fd: self.fd.try_clone()?,
+                    writable,
+                })
+            }
+            r => r,
+        }
     }
 
     /// Whether it may be changed through this description.

@@ -46,3 +46,28 @@ pub(crate) fn set_errno(n: i32) {
     // SAFETY: the address of this thread's errno.
     unsafe { *libc::__errno_location() = n };
 }
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: libc::c_int, old: *mut libc::c_int) -> libc::c_int;
+}
+
+/// While it lives, this thread can't be cancelled: its unwinding would leave locks held.
+pub(crate) struct NotCancelled(libc::c_int);
+
+impl NotCancelled {
+    const DISABLE: libc::c_int = 1;
+
+    pub fn new() -> Self {
+        let mut old = 0;
+        // SAFETY: sets a flag of this thread.
+        unsafe { pthread_setcancelstate(Self::DISABLE, &mut old) };
+        Self(old)
+    }
+}
+
+impl Drop for NotCancelled {
+    fn drop(&mut self) {
+        // SAFETY: sets the flag back.
+        unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
+}

@@ -74,6 +74,13 @@ impl RawTable {
             + usize::from(u64_at(&self.0, END as usize) == END_DELIMITER)
     }
 
+    /// Whether slots and link are all zero.
+    pub fn is_zero(&self) -> bool {
+        self.0[FIRST_SLOT as usize..END as usize]
+            .iter()
+            .all(|&b| b == 0)
+    }
+
     /// The checksum that belongs to the contents.
     pub fn checksum(&self) -> u64 {
         u64::from(checksum(0, &self.0[FIRST_SLOT as usize..END as usize]))

@@ -432,6 +432,9 @@ impl Storage for FileMap {
         let inside = self.known.get().saturating_sub(at).min(buf.len() as u64) as usize;
         let (buf, behind) = buf.split_at_mut(inside);
         behind.fill(0);
+        if buf.is_empty() {
+            return Ok(());
+        }
         let to = buf.as_mut_ptr();
         self.parts(at, buf.len(), |from, done, n| {
             // SAFETY: `n` bytes at `from` are mapped and inside the file, `done + n` bytes at `to`

@@ -1,6 +1,7 @@
 //! Put and delete: the write protocol.
 
 use super::look::{Found, is_key};
+use super::prints;
 use super::state::phase;
 use super::{Engine, OLD_LIMIT, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
@@ -207,7 +208,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The slot of a pair whose two copies are whole.
     fn commit(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
         let word = Word::tagged(Side::A, self.epoch(), block.checksum());
-        self.write_slot(place.at, Slot::live(place.pair, word))?;
+        let print = prints::print_of(hash::djb2(block.key()));
+        self.write_slot(place, Slot::live(place.pair, word), print)?;
         self.end_intent();
         self.set_checked(place.pair, true);
         Ok(())
@@ -251,7 +253,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.begin_intent(place.at, place.pair, true);
         self.set_checked(place.pair, false);
         self.write_dead(place.pair)?;
-        self.write_slot(place.at, Slot::deleted(place.pair, word))?;
+        self.write_slot(place, Slot::deleted(place.pair, word), prints::DELETED)?;
         self.end_intent();
         Ok(())
     }
@@ -289,11 +291,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Offset of A last: it is what makes a slot used.
-    pub(crate) fn write_slot(&self, at: u64, slot: Slot) -> Result<()> {
+    /// Offset of A last: it is what makes a slot used. `print`: what the slot holds from now on.
+    pub(crate) fn write_slot(&mut self, place: &Place, slot: Slot, print: u32) -> Result<()> {
+        let at = place.at;
         self.store.store(at + 16, slot.word.0)?;
         self.store.store(at + 8, slot.b as u64)?;
-        self.store.store(at, slot.a as u64)
+        self.store.store(at, slot.a as u64)?;
+        self.changed_slot(place, print);
+        Ok(())
     }
 
     /// Writes over one copy: its checksum is invalid from the first store to the last, and in its
@@ -443,6 +448,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.st().tables.store(self.tables.len() as u64, Relaxed);
         self.layout = self.st().layout.fetch_add(1, Relaxed) + 1;
         self.checked.clear();
+        self.prints.clear();
         let inside = self.tables.iter().enumerate().find_map(|(t, &o)| {
             let i = at.checked_sub(table::slot_offset(o, 0))? / crate::format::slot::SIZE;
             (i < u64::from(self.sizes.slots)).then_some((t, i as u16))

@@ -1,5 +1,6 @@
 //! Look-ups and iteration.
 
+use super::prints;
 use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, Side};
@@ -21,7 +22,7 @@ pub(crate) enum Found {
 }
 
 /// What a slot turned out to hold.
-enum Content {
+pub(crate) enum Content {
     Live(Side),
     Nothing,
     Damaged,
@@ -58,39 +59,41 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Looks through the whole chain of `key`.
     pub(crate) fn find(&mut self, key: &[u8]) -> Result<Found> {
-        let index = hash::slot(key, self.sizes.slots);
-        let (mut deleted, mut unused) = (None, None);
+        let hash = hash::djb2(key);
+        let index = (hash % u64::from(self.sizes.slots)) as u16;
+        let print = prints::print_of(hash);
         let mut t = 0;
-        while t < self.tables.len() {
-            let place = self.place(t, index)?;
-            t += 1;
-            if place.slot.is_unused() {
-                unused.get_or_insert(place);
-            } else if place.pair == 0 {
-                // Offsets that name no pair: as good as lost, but not to be written over.
-            } else if place.slot.is_deleted() {
-                deleted.get_or_insert(place);
-            } else {
-                let layout = self.layout;
-                match self.content(place)? {
-                    Content::Live(side) if self.has_key(place.pair, side, key)? => {
-                        return Ok(Found::Live(self.place(place.table, index)?, side));
-                    }
-                    Content::Damaged
-                        if self.has_key(place.pair, Side::A, key)?
-                            || self.has_key(place.pair, Side::B, key)? =>
-                    {
-                        return Ok(Found::Damaged(place));
-                    }
-                    _ => {}
+        loop {
+            let rest = self.prints(index)?.get(t..).unwrap_or_default();
+            let Some(n) = rest
+                .iter()
+                .position(|&p| p == print || p == prints::DAMAGED)
+            else {
+                break;
+            };
+            let place = self.place(t + n, index)?;
+            match self.content(place)? {
+                Content::Live(side) if self.has_key(place.pair, side, key)? => {
+                    return Ok(Found::Live(place, side));
                 }
-                if self.layout != layout {
-                    // The touch led to a repair of the tables: begin again.
-                    (deleted, unused, t) = (None, None, 0);
+                Content::Damaged
+                    if self.has_key(place.pair, Side::A, key)?
+                        || self.has_key(place.pair, Side::B, key)? =>
+                {
+                    return Ok(Found::Damaged(place));
                 }
+                _ => {}
             }
+            t += n + 1;
         }
-        Ok(Found::Absent { deleted, unused })
+        let words = self.prints(index)?;
+        let first = |what: u32| words.iter().position(|&p| p == what);
+        let (deleted, unused) = (first(prints::DELETED), first(prints::UNUSED));
+        let place = |t: Option<usize>| t.map(|t| self.place(t, index)).transpose();
+        Ok(Found::Absent {
+            deleted: place(deleted)?,
+            unused: place(unused)?,
+        })
     }
 
     fn has_key(&self, pair: u64, side: Side, key: &[u8]) -> Result<bool> {
@@ -101,7 +104,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// What a used slot holds. The first touch of a pair checks both copies.
-    fn content(&mut self, place: Place) -> Result<Content> {
+    pub(crate) fn content(&mut self, place: Place) -> Result<Content> {
         if self.is_checked(place.pair) {
             return Ok(Content::Live(place.slot.word.side()));
         }
@@ -196,18 +199,25 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Whether an earlier table holds the same key: the original can leave two, the first counts.
     fn is_shadowed(&mut self, place: &Place, field: &[u8; block::KEY_LEN]) -> Result<bool> {
+        if place.table == 0 {
+            return Ok(false);
+        }
         let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
-        for t in 0..place.table {
-            let p = self.place(t, place.index)?;
-            if p.pair != 0
-                && !p.slot.is_deleted()
-                && let Content::Live(side) = self.content(p)?
+        let print = prints::print_of(hash::djb2(&field[..n]));
+        let mut t = 0;
+        loop {
+            let before = self.prints(place.index)?.get(t..place.table);
+            let Some(k) = before.and_then(|w| w.iter().position(|&p| p == print)) else {
+                return Ok(false);
+            };
+            let p = self.place(t + k, place.index)?;
+            if let Content::Live(side) = self.content(p)?
                 && self.has_key(p.pair, side, &field[..n])?
             {
                 return Ok(true);
             }
+            t += k + 1;
         }
-        Ok(false)
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod change;
 mod look;
+mod prints;
 mod recover;
 mod settle;
 pub mod state;
@@ -58,6 +59,8 @@ pub struct Engine<S, H> {
     layout: u64,
     /// One bit for each page of the file: the pair that begins there was checked by this handle.
     checked: Vec<u64>,
+    /// For each slot, the fingerprints of its keys.
+    prints: Vec<prints::Prints>,
 }
 
 /// What the two copies of a pair and the word of its slot amount to.
@@ -196,6 +199,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             tables: Vec::new(),
             layout: u64::MAX,
             checked: Vec::new(),
+            prints: Vec::new(),
         };
         engine.begin_life(header.clean)?;
         Ok(engine)
@@ -259,6 +263,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.layout != layout || self.tables.len() as u64 != self.st().tables.load(Relaxed) {
             if self.layout != layout {
                 self.checked.clear();
+                self.prints.clear();
             }
             self.tables = self.chain()?.0;
             self.st().tables.store(self.tables.len() as u64, Relaxed);

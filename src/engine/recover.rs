@@ -5,6 +5,7 @@
 //! when it is first touched. Any sign that the original was there after us means a walk over the
 //! whole file ([`super::walk`]), and so does any contradiction.
 
+use super::prints;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::Result;
 use crate::format::block::{self, PAIR, RawBlock, Side};
@@ -104,12 +105,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut lost = Vec::new();
         self.each_slot(|t, i, slot| {
             if slot.pair(len).is_none() && slot.pair(i64::MAX as u64).is_some() {
-                lost.push(table::slot_offset(self.tables[t], i));
+                lost.push((t, i));
             }
             Ok(())
         })?;
-        for at in lost {
-            self.write_slot(at, Slot::default())?;
+        for (t, i) in lost {
+            let place = self.place(t, i)?;
+            self.write_slot(&place, Slot::default(), prints::UNUSED)?;
         }
         Ok(())
     }
@@ -119,6 +121,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.st().tables.store(tables.len() as u64, Relaxed);
         self.tables = tables;
         self.checked.clear();
+        self.prints.clear();
         self.layout = self.st().layout.fetch_add(1, Relaxed) + 1;
     }
 
@@ -151,7 +154,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let word = Word::tagged(side, self.epoch(), pair.verdict(side).checksum);
         let slot = slot(place.pair, word);
         if unfinished || (slot.a, slot.b) != (place.slot.a, place.slot.b) {
-            self.write_slot(place.at, slot)?;
+            self.write_slot(place, slot, prints::NOTHING)?;
         }
         Ok(true)
     }
@@ -194,7 +197,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     if place.slot.is_unused() {
                         let word = self.old_word(side, pair.verdict(side).checksum);
                         self.finish(&pair, Outcome::Live(side))?;
-                        self.write_slot(place.at, Slot::live(p, word))?;
+                        let print = prints::print_of(hash::djb2(block.key()));
+                        self.write_slot(&place, Slot::live(p, word), print)?;
                         p += PAIR;
                         continue;
                     }
@@ -232,7 +236,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn drop_pair(&mut self, place: &Place) -> Result<()> {
         self.set_checked(place.pair, false);
         self.zero(place.pair, PAIR)?;
-        self.write_slot(place.at, Slot::default())?;
+        self.write_slot(place, Slot::default(), prints::UNUSED)?;
         // Before the place is used for another key, to which the old slot would lead.
         self.sync()?;
         self.st().surveyed.store(0, Relaxed);
@@ -283,7 +287,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     .store(at + i as u64, crate::format::u64_at(&b.0[..], i))?;
             }
         }
-        self.write_slot(hole.at, Slot::deleted(pair, Word(0)))?;
+        self.write_slot(hole, Slot::deleted(pair, Word(0)), prints::DELETED)?;
         self.end_intent();
         let st = self.st();
         if in_gap {

@@ -4,7 +4,8 @@
 //! recover: a life that ends without a close leaves the file alone to tell. A process that dies
 //! under the lock leaves `intent` set, and the next one to take the lock finishes its work.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::format::table;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// How far a life has come.
 pub mod phase {
@@ -18,6 +19,25 @@ pub mod phase {
 
 /// How many gaps inside the file are remembered for new pairs; more are found in the next life.
 pub const GAPS: usize = 32;
+
+/// A counter for each slot.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Slots([AtomicU32; table::SLOTS]);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self([const { AtomicU32::new(0) }; table::SLOTS])
+    }
+}
+
+impl std::ops::Deref for Slots {
+    type Target = [AtomicU32];
+
+    fn deref(&self) -> &[AtomicU32] {
+        &self.0
+    }
+}
 
 /// The shared words.
 #[derive(Debug, Default)]
@@ -47,6 +67,8 @@ pub struct State {
     pub intent_delete: AtomicU64,
     /// 1 while the tables are made anew.
     pub walking: AtomicU64,
+    /// For each slot of the tables: counts the changes of which key is where in its chain.
+    pub changes: Slots,
     /// How many gaps follow.
     pub gap_count: AtomicU64,
     /// Offsets of zeroed places for a pair inside the file.

@@ -3,6 +3,7 @@
 //! Structural: from one intact table or pair to the next; single pages are tried only behind
 //! damage. An intact pair is never looked into, because a value may contain delimiters.
 
+use super::prints;
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
@@ -429,6 +430,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         );
         self.write_copy(r.at, to, &block, true)?;
         let word = Word::tagged(to, self.epoch(), block.checksum());
-        self.write_slot(place.at, Slot::live(r.at, word))
+        self.write_slot(&place, Slot::live(r.at, word), prints::print_of(r.hash))
     }
 }

@@ -99,6 +99,7 @@ impl Session {
                 shm.retire();
             }
             // The record last: until then a waiter sees the gate held by somebody alive.
+            shm.users().leave(me);
             drop(gate);
             shm.users().release(me);
         }
@@ -404,6 +405,7 @@ impl Session {
         shm.orphaned().store(0, Relaxed);
         // A fork child may keep the description open.
         self.file.unlock_as_user();
+        users.leave(self.me);
         drop(gate);
         users.release(self.me);
         closed

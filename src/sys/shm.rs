@@ -135,6 +135,14 @@ fn each_object(mut f: impl FnMut(&[u8], u64)) {
     }
 }
 
+fn inode_of(path: &CStr) -> Option<u64> {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a C string and a buffer that is large enough.
+    let r = unsafe { libc::lstat(path.as_ptr(), st.as_mut_ptr()) };
+    // SAFETY: filled if the call succeeded.
+    (r == 0).then(|| unsafe { st.assume_init() }.st_ino)
+}
+
 fn link_fd(fd: &OwnedFd, name: &[u8]) -> io::Result<()> {
     let path = names::shm_path(name).ok_or_else(|| errno(libc::ENAMETOOLONG))?;
     let from = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
@@ -424,10 +432,7 @@ impl Shm {
             return;
         }
         let with_sem = self.object().with_sem.load(Relaxed) != 0;
-        each_object(|name, at| {
-            if at != ino {
-                return;
-            }
+        let remove = |name: &[u8]| {
             if let Some(stem) = name.strip_suffix(names::INFO) {
                 unlink(&[stem, names::HT].concat());
                 if with_sem {
@@ -435,7 +440,22 @@ impl Shm {
                 }
             }
             unlink(name);
-        });
+        };
+        // Without a descriptor to spare the directory can't be read: our own name goes first.
+        let is_ours = |name: &[u8]| {
+            let path = names::shm_path(name);
+            path.is_some_and(|p| inode_of(&p) == Some(ino))
+        };
+        if is_ours(&self.name) {
+            remove(&self.name);
+        }
+        if links > 1 {
+            each_object(|name, at| {
+                if at == ino {
+                    remove(name);
+                }
+            });
+        }
     }
 
     /// Remembers that there is a semaphore beside it.

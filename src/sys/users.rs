@@ -29,6 +29,9 @@ pub const WRITER: u32 = 4;
 /// It is inside open or close.
 pub const MOVING: u32 = 8;
 
+/// It has closed, but still holds the gate: it does not count any more.
+pub const LEAVING: u32 = 16;
+
 /// A record. Written by its owner, or under the gate by whoever removes a dead one.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -129,6 +132,13 @@ impl Users<'_> {
         Err(errno(libc::EMFILE))
     }
 
+    /// From now on this user is none of the living, though it holds its locks still.
+    pub fn leave(&self, n: u32) {
+        if let Some(r) = self.records.get(n as usize) {
+            r.flags.fetch_or(LEAVING, Relaxed);
+        }
+    }
+
     /// Gives a record back.
     pub fn release(&self, n: u32) {
         if let Some(r) = self.records.get(n as usize) {
@@ -198,7 +208,8 @@ impl Users<'_> {
         let mut out = Vec::new();
         for n in 0..self.high() {
             let r = &self.records[n as usize];
-            if n == me || r.used.load(Acquire) == 0 {
+            let leaving = r.flags.load(Relaxed) & LEAVING != 0;
+            if n == me || r.used.load(Acquire) == 0 || (leaving && self.alive(n)) {
                 continue;
             }
             if self.alive(n) {

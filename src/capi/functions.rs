@@ -212,7 +212,14 @@ pub unsafe extern "C" fn KISSDB_close(db: *mut KISSDB) -> c_int {
         // SAFETY: NULL or the caller's malloc memory, ours by the contract.
         unsafe { libc::free(db.semName.cast()) };
         db.semName = ptr::null_mut();
-        closed.map_or_else(|e| code(&e), |()| 0)
+        closed.map_or_else(
+            |e| {
+                // Whatever it was: the file is as it was left, and the next open recovers.
+                code(&e);
+                KISSDB_ERROR_IO
+            },
+            |()| 0,
+        )
     })
 }
 

@@ -1,20 +1,18 @@
 //! The structs and numbers that callers see. Every offset is part of the ABI and asserted below.
-#![allow(
-    non_camel_case_types,
-    non_snake_case,
-    non_upper_case_globals,
-    missing_docs
-)]
+#![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 /// int16_t; Kdb_true is -1.
 pub type Kdb_bool = i16;
+/// Yes.
 pub const Kdb_true: Kdb_bool = -1;
+/// No.
 pub const Kdb_false: Kdb_bool = 0;
 
 /// Version of the file format.
 pub const KISSDB_MAJOR_VERSION: c_int = 2;
+/// Version of the file format, behind the dot.
 pub const KISSDB_MINOR_VERSION: c_int = 3;
 
 /// The file must exist and is never written.
@@ -30,7 +28,9 @@ pub const KISSDB_WRITE_MODE_WT: c_int = 5;
 /// The caller caches.
 pub const KISSDB_WRITE_MODE_WC: c_int = 6;
 
+/// The end: there are no more entries.
 pub const KISSDB_ITERATOR_NEXT_ITEM_NOT_FOUND: c_int = 0;
+/// Key and value are those of the next entry.
 pub const KISSDB_ITERATOR_NEXT_ITEM_FOUND: c_int = 1;
 /// Not answered by this library.
 pub const KISSDB_ITERATOR_DELETED_ITEM: c_int = 2;
@@ -47,42 +47,63 @@ pub const KISSDB_ERROR_CORRUPT_DBFILE: c_int = -4;
 pub const KISSDB_ERROR_ACCESS_VIOLATION: c_int = -5;
 /// A shared object could not be opened or may not be trusted.
 pub const KISSDB_ERROR_OPEN_SHM: c_int = -7;
+/// Not answered by this library.
 pub const KISSDB_ERROR_REMAP_SHM: c_int = -8;
 /// A shared object could not be mapped.
 pub const KISSDB_ERROR_MAP_SHM: c_int = -9;
 /// /dev/shm is full.
 pub const KISSDB_ERROR_RESIZE_SHM: c_int = -10;
+/// Not answered by this library.
 pub const KISSDB_ERROR_CLOSE_SHM: c_int = -11;
 /// The file has another version of the format.
 pub const KISSDB_ERROR_WRONG_DATABASE_VERSION: c_int = -12;
+/// Not answered by this library: a buffer that is too small is left alone.
 pub const KISSDB_ERROR_WRONG_BUFSIZE: c_int = -13;
 /// Not answered by this library: dead users are found and uncounted.
 pub const KISSDB_ERROR_APPCRASH: c_int = -14;
 
 /// Slots of a hash table that can hold data.
 pub const HASHTABLE_SLOT_COUNT: usize = 510;
+/// First word of a hash table in the file.
 pub const HASHTABLE_START_DELIMITER: u64 = 0x33333333;
+/// Last word of a hash table.
 pub const HASHTABLE_END_DELIMITER: u64 = 0xCCCCCCCC;
+/// First word of a live block A.
 pub const DATA_BLOCK_A_START_DELIMITER: u64 = 0x2AAAAAAA;
+/// Last word of a live block A.
 pub const DATA_BLOCK_A_END_DELIMITER: u64 = 0x55555555;
+/// First word of a live block B.
 pub const DATA_BLOCK_B_START_DELIMITER: u64 = 0xE38E38E3;
+/// Last word of a live block B.
 pub const DATA_BLOCK_B_END_DELIMITER: u64 = 0xAAAAAAA8;
+/// First word of a deleted block A.
 pub const DATA_BLOCK_A_DELETED_START_DELIMITER: u64 = 0xAAAAAAAA;
+/// Last word of a deleted block A.
 pub const DATA_BLOCK_A_DELETED_END_DELIMITER: u64 = 0xD5555555;
+/// First word of a deleted block B.
 pub const DATA_BLOCK_B_DELETED_START_DELIMITER: u64 = 0x7E07E07E;
+/// Last word of a deleted block B.
 pub const DATA_BLOCK_B_DELETED_END_DELIMITER: u64 = 0x81F81F81;
 
 /// The header of a file, 64 of its 4096 bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Header_s {
+    /// `KdB`, 2, `.`, 3, `00`.
     pub KdB: [c_char; 8],
+    /// 0, not read.
     pub checksum: u64,
+    /// 1 while open for writing, 0 after a clean close.
     pub closeFailed: u64,
+    /// 0 while open for writing, 1 after a clean close.
     pub closeOk: u64,
+    /// Slots in use in each hash table.
     pub hash_table_size: u64,
+    /// Size of a key in bytes.
     pub key_size: u64,
+    /// Size of a value in bytes.
     pub value_size: u64,
+    /// 0.
     pub delimiter: u64,
 }
 
@@ -90,8 +111,11 @@ pub struct Header_s {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Hashtable_slot_s {
+    /// Of block A in bytes; negative if the record is deleted, 0 if there is none.
     pub offsetA: i64,
+    /// Of block B, likewise.
     pub offsetB: i64,
+    /// 0 if block A holds the value, else block B.
     pub current: u64,
 }
 
@@ -99,9 +123,13 @@ pub struct Hashtable_slot_s {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Hashtable_s {
+    /// HASHTABLE_START_DELIMITER.
     pub delimStart: u64,
+    /// pcoCrc32 of the slots.
     pub crc: u64,
+    /// 510 for data; offsetA of the last is the offset of the next table.
     pub slots: [Hashtable_slot_s; 511],
+    /// HASHTABLE_END_DELIMITER.
     pub delimEnd: u64,
 }
 
@@ -109,19 +137,28 @@ pub struct Hashtable_s {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct DataBlock_s {
+    /// DATA_BLOCK_*_START_DELIMITER.
     pub delimStart: u64,
+    /// pcoCrc32 from key on, over key size + 4 + value size + 8 bytes of the file's sizes.
     pub crc: u64,
+    /// Ends with a NUL, zeros behind it.
     pub key: [c_char; 128],
+    /// Size of the value in bytes.
     pub valSize: u32,
+    /// Zeros behind its end.
     pub value: [c_char; 8028],
+    /// Number of the table that has this record's slot.
     pub htNum: u64,
+    /// DATA_BLOCK_*_END_DELIMITER.
     pub delimEnd: u64,
 }
 
 /// What the users of a database share, at the start of its `-shm-info` object.
 #[repr(C)]
 pub struct Shared_Data_s {
+    /// The library's.
     pub htShmSize: u64,
+    /// The library's.
     pub htNum: u16,
     /// Living handles that were opened with kdbSem set; the caller counts.
     pub refCount: u16,
@@ -133,10 +170,11 @@ pub struct Shared_Data_s {
     pub cacheCreated: Kdb_bool,
     /// For Kdb_wrlock, Kdb_rdlock and Kdb_unlock only.
     pub rwlock: libc::pthread_rwlock_t,
-    /// The caller's.
+    /// The caller's (2019); the library does not touch it.
     pub mutex: libc::pthread_mutex_t,
-    /// The caller's.
+    /// Whether `mutex` is initialised; the caller's.
     pub mutexInit: Kdb_bool,
+    /// The library's.
     pub mappedDbSize: u64,
 }
 
@@ -155,25 +193,35 @@ pub struct KISSDB {
     pub keySize: u64,
     /// Size of a value in bytes, from the file.
     pub valSize: u64,
+    /// Size of a hash table in bytes.
     pub htSizeBytes: u64,
+    /// The library's.
     pub htMappedSize: u64,
+    /// The library's.
     pub dbMappedSize: u64,
+    /// The library's.
     pub shmCreator: Kdb_bool,
     /// Kdb_true while open.
     pub alreadyOpen: Kdb_bool,
+    /// The library's: no pointer that may be followed.
     pub hashTables: *mut Hashtable_s,
+    /// The library's.
     pub mappedDb: *mut c_char,
     /// The caller's write cache.
     pub sharedCache: *mut c_void,
+    /// The shared object's descriptor; the library's.
     pub sharedFd: c_int,
+    /// The -ht object's descriptor; the library's.
     pub htFd: c_int,
     /// The caller's; -1 after open and after close.
     pub sharedCacheFd: c_int,
     /// The caller's, malloc memory; freed by KISSDB_close.
     pub semName: *mut c_char,
+    /// The library's.
     pub sharedName: *mut c_char,
     /// Name for the caller's write cache; made by KISSDB_open, freed by KISSDB_close.
     pub cacheName: *mut c_char,
+    /// The library's.
     pub htName: *mut c_char,
     /// What the users share; valid until KISSDB_close.
     pub shared: *mut Shared_Data_s,
@@ -189,8 +237,11 @@ pub struct KISSDB {
 #[repr(C)]
 #[derive(Debug)]
 pub struct KISSDB_Iterator {
+    /// The database.
     pub db: *mut KISSDB,
+    /// The library's.
     pub h_no: c_ulong,
+    /// The library's.
     pub h_idx: c_ulong,
 }
 

@@ -195,3 +195,21 @@ fn a_put_into_a_fresh_file_that_was_cut_off_anywhere() {
         assert_eq!(e.get(b"b", &mut [0; 8]).expect("reads"), Some(1));
     }
 }
+
+#[test]
+fn a_file_cut_off_inside_a_pair_opens() {
+    // Somebody shortened the file of a life that was not closed, to any length. What lies before
+    // the cut is there.
+    let mut e = open(empty(128, 8028));
+    for i in 0..8 {
+        e.put(format!("k{i}").as_bytes(), b"v").expect("puts");
+    }
+    let bytes = e.store().bytes();
+    for len in (4096..16384 + 8 * 16384 + 5000).step_by(1111) {
+        let mut e = open(bytes[..len].to_vec());
+        let whole = (len.saturating_sub(16384) / 16384).min(8);
+        assert!(all(&mut e).len() >= whole, "{len}");
+        e.put(b"new", b"v").expect("puts");
+        e.settle().expect("closes");
+    }
+}

@@ -77,11 +77,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
         self.write_tables(tables, &slots, &records, &old)?;
+        self.make_room_for_all()?;
         for r in records.iter().filter(|r| r.unfinished) {
             let pair = self.read_pair(r.at)?;
             self.finish(&pair, r.outcome)?;
         }
-        self.make_room_for_all()?;
         for n in homeless {
             self.rehouse(&records[n])?;
         }

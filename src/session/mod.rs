@@ -276,7 +276,11 @@ impl Session {
     /// Runs `f` with the engine, under the engine lock.
     fn with<R>(&mut self, f: impl FnOnce(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
         self.follow_fork()?;
-        self.callers_lock().rescue_semaphore();
+        if let Some(sem) = self.sem
+            && (sem.value() == 0 || self.shm.orphaned().load(Relaxed) != 0)
+        {
+            self.callers_lock().rescue_semaphore();
+        }
         let _held = Held::engine(&self.shm, self.me);
         self.replace_torn_map()?;
         if matches!(self.engine.store(), Medium::Memory(_))

@@ -173,15 +173,29 @@ impl Epoch {
         let all = self.lengths.iter().map(|(_, l)| l).collect::<Vec<_>>();
         let len = self.lengths[usize::from(choice.length)].1;
         let _ = writeln!(text, "  length {len} of {all:?}");
-        for (s, n) in self.sectors.iter().zip(&choice.upto) {
-            let at = s.number * SECTOR;
-            let of = s.versions();
-            let _ = write!(text, "  sector {at:#x}: {n} of {of} stores");
-            if *n < of {
-                let more = s.changes[*n as usize].1;
-                let _ = write!(text, ", the next would be {more:x?}");
+        // Rows of whole sectors in one line: old, new, or how far it got and what would have come next.
+        let how = |i: usize| match (choice.upto[i], self.sectors[i].versions()) {
+            (0, _) => "old".to_owned(),
+            (n, of) if n == of => "new".to_owned(),
+            (n, of) => {
+                let next = self.sectors[i].changes[n as usize].1;
+                format!("{n} of {of} stores, the next would be {next:x?}")
             }
-            text.push('\n');
+        };
+        let mut i = 0;
+        while i < self.sectors.len() {
+            let from = self.sectors[i].number;
+            let word = how(i);
+            let mut n = 1;
+            while i + n < self.sectors.len()
+                && self.sectors[i + n].number == from + n
+                && how(i + n) == word
+            {
+                n += 1;
+            }
+            let to = (from + n) * SECTOR;
+            let _ = writeln!(text, "  {:#x}..{to:#x} {word}", from * SECTOR);
+            i += n;
         }
         text
     }

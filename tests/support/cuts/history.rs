@@ -47,6 +47,23 @@ impl Baseline {
         Self(model.into_iter().map(|(k, v)| (k, permit(v))).collect())
     }
 
+    /// The original finds this instead.
+    pub fn or_else(&mut self, found: &BTreeMap<Vec<u8>, Bytes>) {
+        for (key, value) in found {
+            let permit = self.0.entry(key.clone()).or_insert_with(|| Permit {
+                states: vec![None],
+                older: Vec::new(),
+            });
+            add(&mut permit.states, Some(value.clone()));
+            add(&mut permit.older, value.clone());
+        }
+        for (key, permit) in &mut self.0 {
+            if !found.contains_key(key) {
+                add(&mut permit.states, None);
+            }
+        }
+    }
+
     /// Cut off when this was permitted.
     pub fn of(permits: &Permits) -> Self {
         let mut permits = permits.clone();
@@ -61,6 +78,16 @@ impl Baseline {
 
     pub fn keys(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.0.keys()
+    }
+
+    /// A key that was found as it may not be.
+    pub fn contradicts(&self, found: &BTreeMap<Vec<u8>, Bytes>) -> Option<Vec<u8>> {
+        let wrong = |k: &&Vec<u8>| match self.0.get(*k) {
+            Some(p) => !p.ours(&found.get(*k).cloned()),
+            None => found.contains_key(*k),
+        };
+        let mut keys = self.0.keys().chain(found.keys());
+        keys.find(wrong).cloned()
     }
 
     /// Whether each key can be in one state only.

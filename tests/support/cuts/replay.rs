@@ -119,8 +119,7 @@ fn change<S: Storage>(
             };
         }
         (1, Some(key)) => key,
-        // One that shares its slot with others of the scenarios.
-        (2, _) => b"/k429".to_vec(),
+        (2, Some(key)) => neighbour(&key, u64::from(engine.sizes().slots), case.seed >> 20),
         _ => b"/new".to_vec(),
     };
     engine
@@ -128,6 +127,15 @@ fn change<S: Storage>(
         .map_err(|e| format!("put {}: {e}", key.escape_ascii()))?;
     model.insert(key, value);
     Ok(())
+}
+
+/// Another key of the same slot; which one depends on `n`.
+pub fn neighbour(key: &[u8], slots: u64, n: u64) -> Vec<u8> {
+    let slots = slots.max(1) as usize;
+    let slot = check::slot_of(key, slots);
+    let names = (n * 4096..).map(|i| format!("/c{i}").into_bytes());
+    let mut fitting = names.filter(|k| check::slot_of(k, slots) == slot && k != key);
+    fitting.next().unwrap_or_default()
 }
 
 fn permitted(permits: &Permits, found: &Model) -> Result<(), String> {

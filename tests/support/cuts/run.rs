@@ -4,7 +4,7 @@
 //! `scenario/epoch/choice/epoch/choice@seed`. The path says everything that is needed to make it
 //! again, whatever the budget and the seeds were that found it.
 
-use super::epoch::{Choice, Epoch, SECTOR, epochs};
+use super::epoch::{Choice, Epoch, epochs};
 use super::history::{Baseline, Permits};
 use super::replay::{self, Case};
 use super::scenario::{Op, Scenario};
@@ -92,30 +92,35 @@ fn path_of(played: &Played, epoch: usize, choice: &Choice, seed: u64) -> String 
     format!("{}/{epoch}/{}@{seed:x}", played.path, choice.encode())
 }
 
+/// The number in a header.
+fn word(image: &[u8], at: usize) -> u64 {
+    let bytes = image.get(at..at + 8).and_then(|b| b.try_into().ok());
+    bytes.map_or(0, u64::from_le_bytes)
+}
+
 /// The life behind a cut: everything that it needs follows from the state and its path.
 fn life_after(before: &Played, number: usize, epoch: &Epoch, choice: &Choice) -> Scenario {
     let path = format!("{}/{number}/{}", before.path, choice.encode());
     let permits = epoch.permits(choice);
     let image = epoch.image(choice);
     let mut rng = Rng::new(&[number_of(&path)]);
-    let max = image
-        .get(48..56)
-        .and_then(|b| b.try_into().ok())
-        .map_or(0, u64::from_le_bytes);
+    let max = word(&image, 48);
+    let slots = word(&image, 32);
     let keys: Vec<&Vec<u8>> = permits.keys().collect();
     let mut ops = Vec::new();
     for n in 0..rng.below(9) {
-        let known = rng.below(keys.len() as u64) as usize;
-        let key = match (rng.below(4), keys.get(known)) {
+        let known = keys.get(rng.below(keys.len() as u64) as usize);
+        let key = match (rng.below(4), known) {
             (0, _) | (_, None) => format!("/n{n}").into_bytes(),
-            (1, _) => [&b"/k506"[..], b"/k583", b"/k660", b"/k737"][rng.below(4) as usize].into(),
+            (1, Some(key)) => replay::neighbour(key, slots, rng.below(1000)),
             (_, Some(key)) => (*key).clone(),
         };
-        ops.push(match rng.below(12) {
+        ops.push(match rng.below(13) {
             0 | 1 => Op::Delete(key),
             2 | 3 => Op::Sync,
             4 => Op::Close,
             5 => Op::Kill,
+            6 => Op::Join,
             _ => {
                 let len = [0, 5, 100, 300, max][rng.below(5) as usize].min(max);
                 let value: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
@@ -126,7 +131,6 @@ fn life_after(before: &Played, number: usize, epoch: &Epoch, choice: &Choice) ->
     if rng.chance(50) {
         ops.push(Op::Close);
     }
-    // A delete of what is not there makes no history: whether it is, only the recording knows.
     Scenario {
         name: before.scenario.name.clone(),
         image,
@@ -198,33 +202,39 @@ pub fn run(scenarios: Vec<Scenario>, budget: Budget) -> Report {
     report
 }
 
-/// Shares the budget out: every scenario the same, every large epoch of it the same.
+/// Shares the budget out: every scenario the same, less to those with large files, and every large
+/// epoch of it the same.
 fn tasks(played: &[Arc<Played>], budget: Budget) -> Vec<Task> {
-    let direct = budget.states * (100 - budget.nested) / 100;
-    let nested = budget.states * budget.nested / 100;
-    let n = (played.len() as u64).max(1);
+    let weight = |p: &Played| 128.0 / (p.scenario.image.len() as f64 / 1024.0).max(128.0);
+    let all: f64 = played.iter().map(|p| weight(p)).sum();
     let mut tasks = Vec::new();
     for p in played {
-        let epochs = (p.epochs.len() as u64).max(1);
-        let small = |e: &Epoch| (e.states() <= super::strategy::ALL).then(|| e.states() as u64);
-        let spent: u64 = p.epochs.iter().filter_map(|(_, e)| small(e)).sum();
-        let large = p.epochs.iter().filter(|(_, e)| small(e).is_none()).count() as u64;
-        let quota = (direct / n).saturating_sub(spent) / large.max(1);
-        let nested = nested / n / epochs;
-        // Each recovery that is cut is worth about so many states.
-        let worth = 200;
-        for epoch in 0..p.epochs.len() {
+        let states = (budget.states as f64 * weight(p) / all) as u64;
+        let nested = states * budget.nested / 100;
+        // All states of an epoch that has few, if states are cheap.
+        let limit = (super::strategy::ALL as f64 * weight(p)) as u64;
+        let few = |e: &Epoch| u64::try_from(e.states()).ok().filter(|n| *n <= limit);
+        let spent: u64 = p.epochs.iter().filter_map(|(_, e)| few(e)).sum();
+        let many = p.epochs.iter().filter(|(_, e)| few(e).is_none()).count() as u64;
+        let quota = (states - nested).saturating_sub(spent) / many.max(1);
+        let nested = nested / (p.epochs.len() as u64).max(1);
+        for (n, (_, epoch)) in p.epochs.iter().enumerate() {
             tasks.push(Task {
                 played: Arc::clone(p),
-                epoch,
-                quota: quota.max(50),
-                nested: nested.div_ceil(worth),
-                nested_quota: nested.clamp(1, worth),
+                epoch: n,
+                quota: few(epoch).unwrap_or(quota.max(20)),
+                nested: nested.div_ceil(WORTH),
+                nested_quota: nested.clamp(1, WORTH),
             });
         }
     }
+    // The slow ones first, so that no core is left alone with one in the end.
+    tasks.sort_by_key(|t| std::cmp::Reverse(t.played.scenario.image.len()));
     tasks
 }
+
+/// Each recovery that is cut gets about so many states.
+const WORTH: u64 = 200;
 
 /// What a worker is doing, for the watchdog.
 type Watch = Arc<Mutex<Option<(Instant, String)>>>;
@@ -346,39 +356,13 @@ impl Shared {
             let each = (quota / (life.epochs.len() as u64).max(1)).max(8);
             for (n, e) in &life.epochs {
                 let seed = rng.next();
-                // Small epochs too get no more than their share.
-                count += self.some_states(&life, *n, e, seed, each, watch);
+                count += self.states(&life, *n, e, seed, each, watch);
                 if depth > 1 && rng.chance(20) {
                     count += self.recoveries(&life, *n, e, seed, (1, quota / 2, depth - 1), watch);
                 }
             }
         }
         count
-    }
-
-    fn some_states(
-        &self,
-        played: &Played,
-        number: usize,
-        epoch: &Epoch,
-        seed: u64,
-        quota: u64,
-        watch: &Watch,
-    ) -> u64 {
-        if epoch.states() > super::strategy::ALL || epoch.states() <= u128::from(quota) {
-            return self.states(played, number, epoch, seed, quota, watch);
-        }
-        let mut rng = Rng::new(&[seed, self.budget.seed, 4]);
-        for _ in 0..quota {
-            let choice = epoch.canonical(epoch.numbered(u128::from(rng.next()) % epoch.states()));
-            let seed = rng.next() & 0xFF_FFFF;
-            *locked(watch) = Some((Instant::now(), path_of(played, number, &choice, seed)));
-            if let Err(message) = judge(played, epoch, &choice, seed) {
-                self.fail_state(played, number, epoch, choice, seed, message);
-            }
-            *locked(watch) = None;
-        }
-        quota
     }
 
     fn fail_state(
@@ -587,11 +571,6 @@ pub fn replay(scenarios: Vec<Scenario>, path: &str) -> Result<String, String> {
         played = Played::new(life, path)?;
     }
     Ok(told)
-}
-
-/// For people: where in a file of 512-byte sectors something is.
-pub fn sector_of(at: usize) -> usize {
-    at / SECTOR
 }
 
 thread_local! {

@@ -24,6 +24,8 @@ pub enum Op {
     /// The process dies between two calls; the next call is in a new life. What it stored is in
     /// the page cache, not on the medium.
     Kill,
+    /// The next call is made by another user of the same life; this one makes no more.
+    Join,
     /// The process dies in the next call, after this many stores, lengths and syncs of it; the call behind
     /// is made by another user of the same life.
     Die(u64),
@@ -125,6 +127,11 @@ impl Script {
         self
     }
 
+    /// This value.
+    pub fn put_value(self, key: &str, value: &[u8]) -> Self {
+        self.op(Op::Put(key.into(), value.into()))
+    }
+
     fn put_with(mut self, key: &str, len: usize, byte: impl Fn(&mut Rng, usize) -> u8) -> Self {
         let value: Vec<u8> = (0..len).map(|i| byte(&mut self.rng, i)).collect();
         self.ops.push(Op::Put(key.into(), value.into()));
@@ -151,6 +158,10 @@ impl Script {
         self.op(Op::Kill)
     }
 
+    pub fn join(self) -> Self {
+        self.op(Op::Join)
+    }
+
     pub fn die(self, after: u64) -> Self {
         self.op(Op::Die(after))
     }
@@ -163,6 +174,24 @@ impl Script {
     /// Calls `f` for each of `range`.
     pub fn each(self, range: std::ops::Range<usize>, f: impl Fn(Self, usize) -> Self) -> Self {
         range.fold(self, f)
+    }
+
+    /// The same calls on a file that somebody else left. `found`: what the original finds in it; this
+    /// library may find more or newer values in one that was not closed.
+    pub fn on(self, image: Vec<u8>, found: BTreeMap<Vec<u8>, Bytes>) -> Scenario {
+        let memory = Memory::new(image.clone());
+        let mut engine = Engine::open(memory, State::default(), true, false).expect("opens");
+        let ours = iterate(&mut engine).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let mut baseline = Baseline::certain(ours);
+        baseline.or_else(&found);
+        Scenario {
+            name: self.name,
+            image,
+            baseline,
+            ops: self.ops,
+            ours: false,
+            fault: Fault::None,
+        }
     }
 
     pub fn finish(self) -> Scenario {
@@ -272,7 +301,9 @@ struct Player<'a> {
     life: Option<(Engine<Medium, Rc<State>>, Rc<State>)>,
     calls: Vec<Call>,
     keys: BTreeSet<Vec<u8>>,
+    /// What its user knows to be there, if `certain`.
     model: BTreeMap<Vec<u8>, Bytes>,
+    certain: bool,
 }
 
 impl Scenario {
@@ -296,12 +327,11 @@ impl Scenario {
             calls: Vec::new(),
             keys: self.keys(),
             model: self.baseline.only_states(),
+            certain: self.baseline.is_certain(),
         };
-        if self.baseline.is_certain() {
-            player.open();
-        } else {
+        player.open();
+        if !player.certain {
             // Which of the states that each key may be in it really is, the first reader learns.
-            player.open();
             player.play(&Op::Read);
         }
         let mut ops = self.ops.iter();
@@ -362,9 +392,18 @@ impl Player<'_> {
             Op::Close => Effect::Close,
             _ => Effect::None,
         };
-        if *op == Op::Kill {
-            self.life = None;
-            return;
+        match op {
+            Op::Kill => {
+                self.life = None;
+                return;
+            }
+            Op::Join => {
+                if let Some((_, state)) = self.life.take() {
+                    self.open_with(state);
+                }
+                return;
+            }
+            _ => {}
         }
         self.begin(op.text(), effect);
         let name = self.scenario.name.clone();
@@ -390,9 +429,15 @@ impl Player<'_> {
                 let keys = self.keys.clone();
                 let seen =
                     read_all(self.engine(), keys.iter()).unwrap_or_else(|e| panic!("{name}: {e}"));
-                if self.scenario.baseline.is_certain() {
-                    assert_eq!(seen, self.model, "{name}: read");
+                if self.certain {
+                    assert!(seen == self.model, "{name}: read something else");
+                } else if let Some(key) = self.scenario.baseline.contradicts(&seen) {
+                    panic!(
+                        "{name}: read what is not permitted of {}",
+                        key.escape_ascii()
+                    );
                 }
+                self.certain = true;
                 self.model.clone_from(&seen);
                 if let Some(call) = self.calls.last_mut() {
                     call.effect = Effect::Seen(seen);
@@ -409,7 +454,7 @@ impl Player<'_> {
                     .map_err(failed)
                     .unwrap_or_else(|e| panic!("{e}"));
             }
-            Op::Kill | Op::Die(_) => {}
+            Op::Kill | Op::Join | Op::Die(_) => {}
         }
         self.answer();
         if *op == Op::Close {
@@ -498,6 +543,8 @@ fn read_one<S: Storage, H: AsRef<State>>(
     }
 }
 
+const ZEROS: [u8; 8028] = [0; 8028];
+
 /// What the iterator yields: each key once, and an end.
 pub fn iterate<S: Storage, H: AsRef<State>>(
     engine: &mut Engine<S, H>,
@@ -522,7 +569,7 @@ pub fn iterate<S: Storage, H: AsRef<State>>(
         let Some(value) = value else {
             return Err(format!("the iterator yields {text}, get does not find it"));
         };
-        if !buf.starts_with(&value) || buf[value.len()..].iter().any(|&b| b != 0) {
+        if !buf.starts_with(&value) || buf[value.len()..] != ZEROS[..buf.len() - value.len()] {
             return Err(format!(
                 "the iterator yields another value of {text} than get"
             ));

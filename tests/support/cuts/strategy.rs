@@ -40,10 +40,10 @@ impl<'a> States<'a> {
         }
     }
 
-    /// Calls `f` with at most `quota` states (all of them if they are few). Ends early if `f` says `false`.
+    /// Calls `f` with at most `quota` states. Ends early if `f` says `false`.
     pub fn each(&mut self, quota: u64, mut f: impl FnMut(Choice) -> bool) {
         let epoch = self.epoch;
-        if epoch.states() <= ALL {
+        if epoch.states() <= u128::from(quota) {
             for n in 0..epoch.states() {
                 if !self.offer(epoch.numbered(n), &mut f) {
                     return;

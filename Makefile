@@ -1,0 +1,78 @@
+# make build | install | uninstall | demo | test
+#
+# install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
+
+CARGO      ?= cargo
+CC         ?= cc
+INSTALL    ?= install
+PKG_CONFIG ?= pkg-config
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+VERSION := $(shell sed -n '/^version/{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
+MAJOR   := $(firstword $(subst ., ,$(VERSION)))
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+OUT     := $(TARGET)/release
+
+SONAME := libkissdb.so.$(MAJOR)
+SOFILE := libkissdb.so.$(VERSION)
+SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
+
+.PHONY: all build install uninstall demo test check rust-tests valgrind clean
+.DELETE_ON_ERROR:
+
+all: build
+build: $(OUT)/libkissdb.so
+
+# Both libraries come from one run; cargo leaves the time of a library that it need not change.
+$(OUT)/libkissdb.so: $(SOURCE)
+	$(CARGO) build --release --lib
+	@touch -c $(OUT)/libkissdb.so $(OUT)/libkissdb.a
+
+install: build
+	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
+	$(INSTALL) -m 755 $(OUT)/libkissdb.so "$(DESTDIR)$(LIBDIR)/$(SOFILE)"
+	ln -sf $(SOFILE) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libkissdb.so"
+	$(INSTALL) -m 644 $(OUT)/libkissdb.a "$(DESTDIR)$(LIBDIR)/libkissdb.a"
+	$(INSTALL) -m 644 include/kissdb.h "$(DESTDIR)$(INCLUDEDIR)/kissdb.h"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' pkgconfig/kissdb.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+
+uninstall:
+	rm -f "$(DESTDIR)$(LIBDIR)/$(SOFILE)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
+	    "$(DESTDIR)$(LIBDIR)/libkissdb.so" "$(DESTDIR)$(LIBDIR)/libkissdb.a" \
+	    "$(DESTDIR)$(INCLUDEDIR)/kissdb.h" "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+
+# The example, on a settings database that the original library wrote.
+DEMO := build/demo
+demo: build
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@$(MAKE) --no-print-directory install PREFIX=$(abspath $(DEMO)) LIBDIR=$(abspath $(DEMO))/lib \
+	    INCLUDEDIR=$(abspath $(DEMO))/include DESTDIR= > $(DEMO)/install.log
+	$(CC) -std=c99 -Wall -Wextra -Wpedantic -o $(DEMO)/settings examples/settings.c \
+	    $$(PKG_CONFIG_PATH=$(DEMO)/lib/pkgconfig $(PKG_CONFIG) --cflags --libs kissdb)
+	@gunzip -c examples/vehicle.db.gz > $(DEMO)/vehicle.db
+	LD_LIBRARY_PATH=$(DEMO)/lib $(DEMO)/settings $(DEMO)/vehicle.db
+
+test: check rust-tests valgrind
+	@echo "All passed."
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+# Unit, trace and recovery tests, the doc tests, and the C programs against the installed library.
+rust-tests: build
+	$(CARGO) test --release
+
+# The same C programs under memcheck. Slow, so not part of a plain cargo test.
+valgrind: build
+	KISSDB_VALGRIND=1 $(CARGO) test --release --test c_programs
+
+clean:
+	rm -rf build
+	$(CARGO) clean

@@ -1,0 +1,213 @@
+//! What `make install` and `make uninstall` do, what the library exports, and that the README's and the
+//! demo's commands work as they are written.
+
+#[allow(dead_code)]
+mod installed;
+
+use installed::{Scratch, installed, make, root, succeeds};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// All that callers may link.
+const EXPORTED: [&str; 18] = [
+    "KISSDB_open",
+    "KISSDB_close",
+    "KISSDB_get",
+    "KISSDB_put",
+    "KISSDB_delete",
+    "KISSDB_Iterator_init",
+    "KISSDB_Iterator_next",
+    "kdbGetShmName",
+    "kdbShmemOpen",
+    "getKdbShmemPtr",
+    "freeKdbShmemPtr",
+    "kdbShmemClose",
+    "Kdb_wrlock",
+    "Kdb_rdlock",
+    "Kdb_unlock",
+    "checkIsLink",
+    "cleanKdbStruct",
+    "pcoCrc32",
+];
+
+/// Files and links below a directory, relative to it.
+fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(entry.path());
+            } else {
+                found.insert(entry.path().strip_prefix(dir).unwrap().to_path_buf());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn exports() {
+    let nm = succeeds(
+        Command::new("nm")
+            .args(["-D", "--defined-only"])
+            .arg(installed().lib().join("libkissdb.so")),
+    );
+    let found: BTreeSet<_> = nm
+        .lines()
+        .filter_map(|l| l.split_whitespace().last())
+        .collect();
+    assert_eq!(found, BTreeSet::from(EXPORTED));
+}
+
+#[test]
+fn links_and_soname() {
+    let version = env!("CARGO_PKG_VERSION");
+    let soname = format!("libkissdb.so.{}", env!("CARGO_PKG_VERSION_MAJOR"));
+    let file = format!("libkissdb.so.{version}");
+    let installed = installed();
+    let lib = installed.lib();
+    assert_eq!(
+        fs::read_link(lib.join("libkissdb.so")).unwrap(),
+        Path::new(&soname)
+    );
+    assert_eq!(fs::read_link(lib.join(&soname)).unwrap(), Path::new(&file));
+    let dynamic = succeeds(
+        Command::new("readelf")
+            .args(["-d", "-W"])
+            .arg(lib.join(&file)),
+    );
+    let line = dynamic.lines().find(|l| l.contains("(SONAME)")).unwrap();
+    assert!(line.contains(&format!("[{soname}]")), "{line}");
+    assert_eq!(installed.pkg_config(&["--modversion"]), [version]);
+}
+
+/// A packager's directories; everything that was put there goes away again, and nothing else does.
+#[test]
+fn packaging() {
+    let stage = Scratch::new();
+    let variables = || {
+        [
+            format!("DESTDIR={}", stage.path().display()),
+            "PREFIX=/usr".to_string(),
+            "LIBDIR=/usr/lib/machine".to_string(),
+        ]
+    };
+    make("install", variables());
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = [
+        "usr/include/kissdb.h".to_string(),
+        "usr/lib/machine/libkissdb.a".to_string(),
+        "usr/lib/machine/libkissdb.so".to_string(),
+        format!(
+            "usr/lib/machine/libkissdb.so.{}",
+            env!("CARGO_PKG_VERSION_MAJOR")
+        ),
+        format!("usr/lib/machine/libkissdb.so.{version}"),
+        "usr/lib/machine/pkgconfig/kissdb.pc".to_string(),
+    ];
+    assert_eq!(
+        files(stage.path()),
+        expected.iter().map(PathBuf::from).collect()
+    );
+    let pc = fs::read_to_string(stage.path().join(&expected[5])).unwrap();
+    assert!(pc.contains("prefix=/usr\nlibdir=/usr/lib/machine\nincludedir=/usr/include\n"));
+    assert!(!pc.contains('@') && !pc.contains(stage.path().to_str().unwrap()));
+
+    let other = stage.path().join("usr/lib/machine/libother.so");
+    fs::write(&other, "").unwrap();
+    make("uninstall", variables());
+    assert_eq!(
+        files(stage.path()),
+        BTreeSet::from([PathBuf::from("usr/lib/machine/libother.so")])
+    );
+}
+
+/// The blocks of the README in a language.
+fn blocks(readme: &str, language: &str) -> Vec<String> {
+    let start = format!("```{language}\n");
+    readme
+        .split(&start)
+        .skip(1)
+        .map(|b| b.split("```").next().unwrap().to_string())
+        .collect()
+}
+
+/// Its program, its commands for linking, and the targets of make that it names.
+#[test]
+fn readme() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(text.contains(&format!("libkissdb.so.{version}")));
+    let rust = format!("Rust {}", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(
+        text.contains(&rust),
+        "README says another version than {rust}"
+    );
+
+    let dir = Scratch::new();
+    let [app] = &blocks(&text, "c")[..] else {
+        panic!("one C program")
+    };
+    fs::write(dir.path().join("app.c"), app).unwrap();
+    let [link, link_static] = &blocks(&text, "sh")[..] else {
+        panic!("two ways to link")
+    };
+    // The commands run where app.c is; make is told where its Makefile is.
+    let script = format!(
+        "make() {{ command make -C '{}' \"$@\"; }}\n{link}\nrm settings.db\n{link_static}\n./app-static\n",
+        root().display()
+    );
+    let printed = succeeds(
+        Command::new("bash")
+            .args(["-euc", &script])
+            .current_dir(dir.path())
+            .env("PREFIX", dir.path().join("prefix"))
+            .env_remove("MAKEFLAGS")
+            .env_remove("MAKELEVEL")
+            .env_remove("LD_LIBRARY_PATH"),
+    );
+    assert_eq!(printed.matches("volume 11, 2 bytes\n").count(), 2);
+    assert!(dir.shared_objects().is_empty());
+
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    for target in ["demo", "test", "install", "uninstall"] {
+        assert!(text.contains(&format!("make {target}")));
+        assert!(makefile.contains(&format!("\n{target}:")));
+    }
+    // Files that it points to.
+    for link in text.split("](").skip(1) {
+        let file = link.split(')').next().unwrap();
+        assert!(root().join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn demo() {
+    let dir = Scratch::new();
+    let printed = make(
+        "demo",
+        [format!("DEMO={}", dir.path().join("demo").display())],
+    );
+    for line in [
+        "  /node/system/odometer_km                      6 B  128512 km",
+        "  /node/system/odometer_km                      6 B  128530 km",
+        "  /user/1/seat/1/seat/height_mm                 3 B  412 mm",
+        "  /node/tmp/update_pending                        -  (no such key)",
+        "58 settings before, 58 now.",
+    ] {
+        assert!(printed.lines().any(|l| l == line), "{line}\n{printed}");
+    }
+    assert!(dir.shared_objects().is_empty());
+}
+
+/// The example's database is the one of the conformance suite.
+#[test]
+fn demo_database() {
+    let ours = fs::read(root().join("examples/vehicle.db.gz")).unwrap();
+    let golden = fs::read(root().join("tests/data/golden/vehicle.db.gz")).unwrap();
+    assert!(ours == golden);
+}

@@ -1,0 +1,1156 @@
+//! Processes that use one database are killed at random (guarantee P1; failures 16, 17, 18 of the original).
+//!
+//! What happened: a process of the platform was killed (out of memory, watchdog) while it was inside a call of the
+//! database, or held one of its locks. What the user saw: every other process that used the same database stood still
+//! until the next reboot, and what had been set since the last clean close was gone with the tables that were never
+//! written.
+//!
+//! `KISSDB_KILLS` says how many deaths, `KISSDB_SEED` which; a run prints both.
+
+#[path = "support/ledger.rs"]
+mod ledger;
+#[path = "support/procs.rs"]
+mod procs;
+mod support;
+
+use ledger::{Key, Op};
+use procs::{Atomics, Mapped, Rng, Running, Times, now};
+use std::cell::Cell;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::Duration;
+use support::ffi::{self, Handle, Plain, Sizes};
+use support::{Scratch, check};
+
+/// Processes that use the database at the same time.
+const LANES: usize = 4;
+/// Keys that each of them may change.
+const KEYS: usize = 40;
+/// Keys that all of them change.
+const COMMON: usize = 3;
+/// A call that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Deaths in the life of one database; the next ones happen to a new one.
+const PER_DATABASE: u64 = 100;
+
+/// The calls whose times are kept apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Open,
+    Close,
+    Lock,
+    Get,
+    Put,
+    Delete,
+    Iterate,
+}
+
+const CALLS: [(Call, &str); 7] = [
+    (Call::Open, "open"),
+    (Call::Close, "close"),
+    (Call::Lock, "Kdb_wrlock"),
+    (Call::Get, "get"),
+    (Call::Put, "put"),
+    (Call::Delete, "delete"),
+    (Call::Iterate, "iterate"),
+];
+
+/// What driver and children share.
+#[repr(C)]
+struct Board {
+    /// 1: everybody shall close and go.
+    stop: AtomicU32,
+    /// Odd while a process is stopped by a signal, or is about to be.
+    stops: AtomicU64,
+    /// Grows before and after each death.
+    deaths: AtomicU64,
+    /// Grows after each death; a sweep that begins later has seen it all.
+    sweeps_wanted: AtomicU64,
+    lanes: [Lane; LANES],
+    keys: [[Key; KEYS]; LANES],
+    common: [[Key; LANES]; COMMON],
+    /// All calls, and those during which a process died or the first one after that.
+    times: [[Times; 2]; CALLS.len()],
+}
+
+// SAFETY: atomics only, and arrays of types that hold atomics only.
+unsafe impl Atomics for Board {}
+
+#[repr(C)]
+struct Lane {
+    /// The call in flight and since when; 0: none.
+    call: AtomicU32,
+    since: AtomicU64,
+    /// The `sweeps_wanted` that it found before the last sweep that it has finished.
+    swept: AtomicU64,
+}
+
+/// What a child does until it is killed or told to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// Changes its keys, without any lock.
+    Writer,
+    /// Changes its keys with the callers' lock around each call.
+    Locker,
+    /// The same, and keeps the lock for a while.
+    Holder,
+    /// Reads.
+    Reader,
+    /// Opens, does little, closes.
+    Opener,
+}
+
+const CHILD: &str = "KISSDB_KILLS_CHILD";
+
+/// One at a time: each of these wants the machine for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The name of a key: the first ones of all lanes share a slot, so that tables have to be appended.
+fn name_of(lane: usize, i: usize) -> Vec<u8> {
+    let plain = format!("/lane{lane}/key{i}");
+    if i >= 3 {
+        return plain.into_bytes();
+    }
+    (0..100_000)
+        .map(|salt| format!("{plain}/{salt}").into_bytes())
+        .find(|name| check::slot_of(name, 510) == 7)
+        .expect("a name for slot 7")
+}
+
+fn id_of(lane: usize, i: usize) -> u64 {
+    (lane * KEYS + i) as u64 + 1
+}
+
+fn common_name(c: usize) -> Vec<u8> {
+    format!("/common/{c}").into_bytes()
+}
+
+fn common_id(c: usize, lane: usize) -> u64 {
+    (1000 + c * LANES + lane) as u64
+}
+
+// ---------------------------------------------------------------- the child
+
+struct Worker {
+    board: Mapped<Board>,
+    lane: usize,
+    path: PathBuf,
+    findings: PathBuf,
+    sizes: Sizes,
+    middleware: bool,
+    rng: Rng,
+    deaths: Cell<u64>,
+    names: Vec<Vec<Vec<u8>>>,
+}
+
+/// What a worker calls: the database with or without the middleware around it.
+enum Door {
+    Plain(Plain),
+    Middleware(Handle),
+}
+
+impl Door {
+    fn db(&self) -> &Plain {
+        match self {
+            Door::Plain(db) => db,
+            Door::Middleware(handle) => handle.plain(),
+        }
+    }
+}
+
+impl Worker {
+    /// `directory lane seed sizes way`, as the driver gave it.
+    fn new(work: &str) -> Worker {
+        let words: Vec<&str> = work.split('\n').collect();
+        let [directory, name, lane, seed, value, way] = words[..] else {
+            panic!("{work}")
+        };
+        let directory = Path::new(directory);
+        let lane: usize = lane.parse().expect("a lane");
+        Worker {
+            board: Mapped::open(&directory.join(format!("{name}.board"))).expect("the board"),
+            lane,
+            path: directory.join(format!("{name}.db")),
+            findings: directory.join("findings"),
+            sizes: sizes(value.parse().expect("a size")),
+            middleware: way == "middleware",
+            rng: Rng(seed.parse().expect("a seed")),
+            deaths: Cell::new(0),
+            names: (0..LANES)
+                .map(|l| (0..KEYS).map(|i| name_of(l, i)).collect())
+                .collect(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.sizes.value as usize
+    }
+
+    /// Something that must not be. Ends this process.
+    fn finding(&self, what: String) -> ! {
+        let text = format!(
+            "process {} of lane {}: {what}\n",
+            std::process::id(),
+            self.lane
+        );
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.findings)
+            .expect("the findings");
+        file.write_all(text.as_bytes()).expect("a finding");
+        std::process::exit(7)
+    }
+
+    fn timed<T>(&self, call: Call, f: impl FnOnce() -> T) -> T {
+        let lane = &self.board.lanes[self.lane];
+        let stops = self.board.stops.load(SeqCst);
+        let since = now();
+        lane.call.store(call as u32, Relaxed);
+        lane.since.store(since, SeqCst);
+        let answer = f();
+        lane.since.store(0, SeqCst);
+        let time = now() - since;
+        let deaths = self.board.deaths.load(SeqCst);
+        let struck = self.deaths.replace(deaths) != deaths;
+        if stops % 2 == 0 && stops == self.board.stops.load(SeqCst) {
+            let [all, near] = &self.board.times[call as usize];
+            all.note(time);
+            if struck {
+                near.note(time);
+            }
+        }
+        answer
+    }
+
+    fn stopping(&self) -> bool {
+        self.board.stop.load(Relaxed) != 0
+    }
+
+    fn pause(&mut self, microseconds: u64) {
+        let n = self.rng.below(microseconds);
+        std::thread::sleep(Duration::from_micros(n));
+    }
+
+    fn run(&mut self) {
+        let role = match self.rng.below(20) {
+            0..=6 => Role::Writer,
+            7..=9 => Role::Locker,
+            10..=11 => Role::Holder,
+            12..=14 => Role::Reader,
+            _ => Role::Opener,
+        };
+        while !self.stopping() {
+            let door = self.open(role);
+            self.settle(&door);
+            self.sweep(&door, role);
+            let mut rounds = match role {
+                Role::Opener => self.rng.below(4),
+                _ => u64::MAX,
+            };
+            while rounds > 0 && !self.stopping() {
+                rounds -= 1;
+                for _ in 0..self.rng.below(12) {
+                    self.step(&door, role);
+                    self.pause(150);
+                }
+                self.sweep(&door, role);
+            }
+            self.close(door);
+            self.pause(1000);
+        }
+    }
+
+    fn open(&mut self, role: Role) -> Door {
+        let mut mode = match (role, self.rng.below(4)) {
+            (Role::Reader, 0..=1) => ffi::RDONLY,
+            (Role::Reader, _) | (_, 0) => ffi::RDWR,
+            _ => ffi::RWCREAT,
+        };
+        loop {
+            let nothing = self
+                .board
+                .keys
+                .iter()
+                .flatten()
+                .all(|k| k.answered().0 == 0);
+            let (door, rc) = if self.middleware {
+                let handle = Handle::new(&self.path);
+                let rc = self.timed(Call::Open, || handle.open(mode, ffi::WT, self.sizes));
+                (Door::Middleware(handle), rc)
+            } else {
+                let db = Plain::new();
+                let rc = self.timed(Call::Open, || {
+                    db.open(&self.path, mode, ffi::WT, self.sizes)
+                });
+                (Door::Plain(db), rc)
+            };
+            if rc == 0 {
+                return door;
+            }
+            let error = std::io::Error::last_os_error();
+            if mode != ffi::RWCREAT && rc == ffi::ERROR_IO && nothing {
+                // Nobody has got as far as making the file.
+                mode = ffi::RWCREAT;
+                continue;
+            }
+            self.finding(format!("open in mode {mode}: {rc} ({error})"));
+        }
+    }
+
+    fn close(&self, door: Door) {
+        let close = || {
+            self.timed(Call::Close, || match &door {
+                Door::Plain(db) => db.close(),
+                Door::Middleware(handle) => handle.close(),
+            })
+        };
+        let mut rc = close();
+        if rc == ffi::SEM_TIMED_OUT {
+            // Who waits for the semaphore already when its holder dies may end by its own time-out; any call of a
+            // living user puts that right.
+            let _ = door.db().get(b"/any");
+            rc = close();
+        }
+        if rc != 0 {
+            self.finding(format!("close: {rc} ({})", std::io::Error::last_os_error()));
+        }
+    }
+
+    /// Runs `f` under the callers' lock, if the role wants it.
+    fn around<T>(&mut self, door: &Door, role: Role, f: impl FnOnce(&Self, &Plain) -> T) -> T {
+        let db = door.db();
+        if !self.middleware && !matches!(role, Role::Locker | Role::Holder) {
+            return f(self, db);
+        }
+        // SAFETY: the database is open.
+        let lock = unsafe { &raw mut (*db.shared()).rwlock };
+        // SAFETY: as above.
+        self.timed(Call::Lock, || unsafe { ffi::Kdb_wrlock(lock) });
+        if role == Role::Holder {
+            self.pause(300);
+        }
+        let answer = f(self, db);
+        // SAFETY: taken above.
+        unsafe { ffi::Kdb_unlock(lock) };
+        answer
+    }
+
+    fn step(&mut self, door: &Door, role: Role) {
+        if role == Role::Reader {
+            let (lane, i) = (self.rng.below(LANES as u64), self.rng.below(KEYS as u64));
+            return self.around(door, role, |me, db| {
+                me.look(db, lane as usize, i as usize);
+            });
+        }
+        match self.rng.below(16) {
+            0 => {
+                let c = self.rng.below(COMMON as u64) as usize;
+                self.around(door, role, |me, db| me.put_common(db, c));
+            }
+            // New keys come one after the other during the life of a database.
+            1..=3 => {
+                let i = self.rng.below(KEYS as u64) as usize;
+                self.around(door, role, |me, db| me.put(db, i));
+            }
+            n => {
+                let known = |i: &usize| self.board.keys[self.lane][*i].begun().0 != 0;
+                let i = match (0..KEYS).filter(known).count() as u64 {
+                    0 => 0,
+                    some => self.rng.below(some) as usize,
+                };
+                let live = !self.board.keys[self.lane][i].answered().is_absent();
+                self.around(door, role, |me, db| {
+                    if n >= 13 && live {
+                        me.delete(db, i);
+                    } else {
+                        me.put(db, i);
+                    }
+                });
+            }
+        }
+    }
+
+    fn put(&self, db: &Plain, i: usize) {
+        let (key, id) = (&self.board.keys[self.lane][i], id_of(self.lane, i));
+        let op = key.begin_put();
+        let value = op.value(id, self.room());
+        let answer = self.timed(Call::Put, || db.put(&self.names[self.lane][i], &value));
+        if answer != (0, value.len() as i32) {
+            self.finding(format!("put {id} {op:x?}: {answer:?}"));
+        }
+        key.answer(op);
+    }
+
+    fn delete(&self, db: &Plain, i: usize) {
+        let (key, id) = (&self.board.keys[self.lane][i], id_of(self.lane, i));
+        let op = key.begin_delete();
+        let answer = self.timed(Call::Delete, || db.delete(&self.names[self.lane][i]));
+        if answer != (0, 0) {
+            self.finding(format!("delete {id} {op:x?}: {answer:?}"));
+        }
+        key.answer(op);
+    }
+
+    fn put_common(&self, db: &Plain, c: usize) {
+        let op = self.board.common[c][self.lane].begin_put();
+        let value = op.value(common_id(c, self.lane), self.room());
+        let answer = self.timed(Call::Put, || db.put(&common_name(c), &value));
+        if answer != (0, value.len() as i32) {
+            self.finding(format!("put of a common key: {answer:?}"));
+        }
+    }
+
+    /// Reads a key and judges the answer.
+    fn look(&self, db: &Plain, lane: usize, i: usize) -> Option<Op> {
+        let (key, id) = (&self.board.keys[lane][i], id_of(lane, i));
+        let before = key.before();
+        let got = self.timed(Call::Get, || db.get(&self.names[lane][i]));
+        let value = match &got {
+            Ok(value) => Some(value.as_slice()),
+            Err(1) => None,
+            Err(rc) => self.finding(format!("get {id}: {rc}")),
+        };
+        match key.judge(id, self.room(), &before, value) {
+            Ok(shown) => shown,
+            Err(what) => self.finding(format!("key {id} (of lane {lane}): {what}")),
+        }
+    }
+
+    fn look_common(&self, db: &Plain, c: usize) {
+        let value = match self.timed(Call::Get, || db.get(&common_name(c))) {
+            Ok(value) => value,
+            Err(1) => return,
+            Err(rc) => self.finding(format!("get of a common key: {rc}")),
+        };
+        let fits = (0..LANES).any(|l| {
+            let told = Op::told_by(&value, common_id(c, l), self.room());
+            matches!(told, Ok(op) if op.is_none_or(|op| op <= self.board.common[c][l].begun()))
+        });
+        if !fits {
+            self.finding(format!("common key {c}: {} bytes of nobody", value.len()));
+        }
+    }
+
+    /// Decides what became of the call in which the last process of this lane died.
+    fn settle(&mut self, door: &Door) {
+        for i in 0..KEYS {
+            let key = &self.board.keys[self.lane][i];
+            if key.answered() != key.begun() {
+                let shown = self.look(door.db(), self.lane, i);
+                self.board.keys[self.lane][i].settle(shown);
+            }
+        }
+    }
+
+    /// Looks at everything that anybody has ever written.
+    fn sweep(&mut self, door: &Door, role: Role) {
+        let wanted = self.board.sweeps_wanted.load(SeqCst);
+        let locked = self.rng.one_in(2);
+        let role = if locked { role } else { Role::Writer };
+        for lane in 0..LANES {
+            for i in 0..KEYS {
+                if self.board.keys[lane][i].begun().0 != 0 {
+                    self.around(door, role, |me, db| me.look(db, lane, i));
+                }
+            }
+            // Four processes that never rest would measure the machine's scheduler.
+            self.pause(500);
+        }
+        for c in 0..COMMON {
+            self.look_common(door.db(), c);
+        }
+        if self.rng.one_in(4) {
+            self.around(door, role, |me, db| me.iterate(db));
+        }
+        self.board.lanes[self.lane].swept.store(wanted, SeqCst);
+    }
+
+    /// Every key that is there throughout comes once, no key comes twice.
+    fn iterate(&self, db: &Plain) {
+        let all = || (0..LANES).flat_map(|l| (0..KEYS).map(move |i| (l, i)));
+        let before: Vec<(Op, Op)> = all()
+            .map(|(l, i)| {
+                let key = &self.board.keys[l][i];
+                let answered = key.answered();
+                (answered, key.begun())
+            })
+            .collect();
+        let keys = self.timed(Call::Iterate, || db.keys());
+        let mut keys = keys.unwrap_or_else(|rc| self.finding(format!("iterate: {rc}")));
+        let found = keys.len();
+        keys.sort();
+        keys.dedup();
+        if keys.len() != found {
+            self.finding(format!("the iterator gave {found} keys of {}", keys.len()));
+        }
+        for ((l, i), (answered, begun)) in all().zip(before) {
+            let key = &self.board.keys[l][i];
+            let quiet = answered == begun && key.begun() == begun;
+            let there = keys.binary_search(&self.names[l][i]).is_ok();
+            if quiet && there == answered.is_absent() {
+                self.finding(format!(
+                    "the iterator: key {} there {there}, answered {:#x}",
+                    id_of(l, i),
+                    answered.0
+                ));
+            }
+        }
+    }
+}
+
+#[test]
+fn child() {
+    // Not a test: the process that is to be killed. Returns at once in an ordinary run.
+    let Ok(work) = std::env::var(CHILD) else {
+        return;
+    };
+    procs::die_with_the_driver();
+    match work.split_once('\n') {
+        Some(("dies holding", rest)) => die_holding(rest),
+        Some(("random", rest)) => Worker::new(rest).run(),
+        _ => panic!("{work}"),
+    }
+    std::process::exit(0);
+}
+
+// ---------------------------------------------------------------- the driver
+
+fn sizes(value: u64) -> Sizes {
+    let key = if value == 212 { 64 } else { 128 };
+    Sizes {
+        table: 510,
+        key,
+        value,
+    }
+}
+
+/// One database and the processes that use it.
+struct Ground<'a> {
+    scratch: &'a Scratch,
+    name: String,
+    board: Mapped<Board>,
+    sizes: Sizes,
+    middleware: bool,
+    children: Vec<Running>,
+    rng: &'a mut Rng,
+    /// When time was taken from the children, and how much: they were stopped, or the machine was.
+    excuses: Vec<(u64, u64)>,
+    last_look: u64,
+    deaths: u64,
+}
+
+impl<'a> Ground<'a> {
+    fn new(
+        scratch: &'a Scratch,
+        name: String,
+        value: u64,
+        middleware: bool,
+        rng: &'a mut Rng,
+    ) -> Ground<'a> {
+        let board = Mapped::create(&scratch.db(&format!("{name}.board"))).expect("the board");
+        let mut ground = Ground {
+            scratch,
+            name,
+            board,
+            sizes: sizes(value),
+            middleware,
+            children: Vec::new(),
+            rng,
+            excuses: Vec::new(),
+            last_look: now(),
+            deaths: 0,
+        };
+        for lane in 0..LANES {
+            let child = ground.start(lane);
+            ground.children.push(child);
+        }
+        ground
+    }
+
+    fn start(&mut self, lane: usize) -> Running {
+        let work = format!(
+            "random\n{}\n{}\n{lane}\n{}\n{}\n{}",
+            self.scratch.path().display(),
+            self.name,
+            self.rng.next(),
+            self.sizes.value,
+            if self.middleware {
+                "middleware"
+            } else {
+                "plain"
+            }
+        );
+        Running::start(&mut procs::child(CHILD, work))
+    }
+
+    /// Fails if a child has found something, ended by itself, or hangs.
+    fn look(&mut self) {
+        let time = now();
+        let asleep = time - self.last_look;
+        self.last_look = time;
+        if asleep > 100_000_000 {
+            self.excuses.push((time, asleep));
+        }
+        let findings = fs::read_to_string(self.scratch.db("findings")).unwrap_or_default();
+        if !findings.is_empty() {
+            self.fail(&findings);
+        }
+        for lane in 0..LANES {
+            if self.board.stop.load(Relaxed) == 0
+                && let Some(status) = self.children[lane].ended()
+            {
+                self.fail(&format!("lane {lane} ended by {}", procs::how(status)));
+            }
+            let since = self.board.lanes[lane].since.load(SeqCst);
+            if since == 0 || since > time {
+                continue;
+            }
+            let excused = self.excuses.iter().filter(|e| e.0 > since).map(|e| e.1);
+            let busy = (time - since).saturating_sub(excused.sum());
+            let call = self.board.lanes[lane].call.load(SeqCst) as usize;
+            let limit = match CALLS[call].0 {
+                // See Worker::close.
+                Call::Close if self.middleware => LIMIT * 6,
+                _ => LIMIT,
+            };
+            if busy > limit.as_nanos() as u64 {
+                self.fail(&format!(
+                    "lane {lane} hangs in {} for {} ms",
+                    CALLS[call].1,
+                    busy / 1_000_000
+                ));
+            }
+        }
+    }
+
+    fn fail(&mut self, what: &str) -> ! {
+        if let Some(keep) = std::env::var_os("KISSDB_KEEP") {
+            // For whoever looks into it: processes stay for a debugger, files are copied.
+            for name in fs::read_dir(self.scratch.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let _ = fs::copy(name.path(), Path::new(&keep).join(name.file_name()));
+            }
+            for name in self.scratch.objects() {
+                let _ = fs::copy(
+                    Path::new("/dev/shm").join(&name),
+                    Path::new(&keep).join(&name),
+                );
+            }
+            eprintln!("{what}");
+            for (lane, child) in self.children.iter().enumerate() {
+                let l = &self.board.lanes[lane];
+                let since = l.since.load(SeqCst);
+                let ms = now().saturating_sub(since) / 1_000_000;
+                let call = CALLS[l.call.load(SeqCst) as usize].1;
+                let busy = if since == 0 { 0 } else { ms };
+                eprintln!("lane {lane}: pid {}, {call} for {busy} ms", child.pid());
+            }
+            std::thread::sleep(Duration::from_secs(procs::number("KISSDB_KEEP_SECONDS", 0)));
+        }
+        panic!("{}, after {} deaths of it: {what}", self.name, self.deaths);
+    }
+
+    fn nap(&mut self, microseconds: u64) {
+        let until = now() + microseconds * 1000;
+        loop {
+            self.look();
+            let left = until.saturating_sub(now());
+            if left == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_nanos(left.min(1_000_000)));
+        }
+    }
+
+    /// Kills the processes of these lanes, then starts new ones.
+    fn kill(&mut self, lanes: &[usize]) {
+        self.board.deaths.fetch_add(1, SeqCst);
+        for &lane in lanes {
+            self.children[lane].signal(libc::SIGKILL);
+        }
+        for &lane in lanes {
+            let status = self.children[lane].wait();
+            if procs::how(status) != "signal 9" {
+                self.fail(&format!("lane {lane} ended by {}", procs::how(status)));
+            }
+            self.board.lanes[lane].since.store(0, SeqCst);
+            self.deaths += 1;
+        }
+        self.board.deaths.fetch_add(1, SeqCst);
+        self.board.sweeps_wanted.fetch_add(1, SeqCst);
+        for &lane in lanes {
+            self.children[lane] = self.start(lane);
+        }
+    }
+
+    /// Stops a process for a while; what waits for it then waits for the living.
+    fn stop(&mut self, lane: usize, microseconds: u64) {
+        self.board.stops.fetch_add(1, SeqCst);
+        let since = now();
+        self.children[lane].signal(libc::SIGSTOP);
+        std::thread::sleep(Duration::from_micros(microseconds));
+        if self.rng.one_in(3) {
+            // It dies without having run again.
+            self.kill(&[lane]);
+        } else {
+            self.children[lane].signal(libc::SIGCONT);
+        }
+        let until = now();
+        self.excuses.push((until, until - since));
+        self.board.stops.fetch_add(1, SeqCst);
+    }
+
+    /// Returns when somebody has seen that everything is still there.
+    fn wait_for_sweep(&mut self) {
+        let wanted = self.board.sweeps_wanted.load(SeqCst);
+        let since = now();
+        while !(0..LANES).any(|l| self.board.lanes[l].swept.load(SeqCst) >= wanted) {
+            self.nap(200);
+            if now() - since > 20_000_000_000 {
+                self.fail("nobody gets through all keys any more");
+            }
+        }
+    }
+
+    fn deaths(&mut self, wanted: u64) {
+        while self.deaths < wanted {
+            let n = self.rng.below(4000);
+            self.nap(n);
+            let lane = self.rng.below(LANES as u64) as usize;
+            match self.rng.below(40) {
+                0..=3 => {
+                    let n = self.rng.below(8000);
+                    self.stop(lane, n);
+                }
+                4 => self.kill(&[0, 1, 2, 3]),
+                5..=6 => self.kill(&[lane, (lane + 1) % LANES]),
+                _ => self.kill(&[lane]),
+            }
+            self.wait_for_sweep();
+        }
+    }
+
+    /// Everybody closes; what is left must be right.
+    fn end(&mut self) {
+        self.board.stop.store(1, SeqCst);
+        let since = now();
+        while !(0..LANES).all(|l| self.children[l].ended().is_some()) {
+            self.nap(500);
+            if now() - since > 10_000_000_000 {
+                self.fail("somebody does not end");
+            }
+        }
+        self.look();
+        for lane in 0..LANES {
+            let status = self.children[lane].wait();
+            if !status.success() {
+                self.fail(&format!("lane {lane} ended by {}", procs::how(status)));
+            }
+        }
+        let objects = self.scratch.objects();
+        if !objects.is_empty() {
+            self.fail(&format!("left behind: {}", objects.join(" ")));
+        }
+        let file = fs::read(self.scratch.db(&format!("{}.db", self.name))).expect("the file");
+        let mut bad = check::check(&file, true);
+        let pairs = check::pairs(&file);
+        let room = self.sizes.value as usize;
+        for lane in 0..LANES {
+            for i in 0..KEYS {
+                let key = &self.board.keys[lane][i];
+                let there = pairs.get(&name_of(lane, i)).map(Vec::as_slice);
+                // The last writer may have died in a call, and nobody has read what became of it.
+                if let Err(what) = key.judge(id_of(lane, i), room, &key.before(), there) {
+                    bad.push(format!("key {i} of lane {lane} in the file: {what}"));
+                }
+            }
+        }
+        if !bad.is_empty() {
+            self.fail(&bad.join("\n"));
+        }
+    }
+}
+
+/// Runs until so many processes have died; tells how long calls took.
+fn random_kills(kills: u64, seed: u64, middleware: bool) {
+    println!(
+        "KISSDB_KILLS={kills} KISSDB_SEED={seed}{}",
+        if middleware {
+            ", the middleware's way"
+        } else {
+            ""
+        }
+    );
+    let scratch = Scratch::below(procs::fast_directory());
+    let mut rng = Rng(seed);
+    let begin = now();
+    let times: Vec<[Times; 2]> = CALLS.iter().map(|_| [Times::new(), Times::new()]).collect();
+    let (mut deaths, mut n) = (0, 0);
+    while deaths < kills {
+        let name = format!("kills{n}");
+        let value = if n % 2 == 0 { 8028 } else { 212 };
+        n += 1;
+        let mut ground = Ground::new(&scratch, name, value, middleware, &mut rng);
+        ground.deaths(PER_DATABASE.min(kills - deaths));
+        ground.end();
+        deaths += ground.deaths;
+        for (sum, new) in times.iter().zip(&ground.board.times) {
+            sum[0].add(&new[0]);
+            sum[1].add(&new[1]);
+        }
+    }
+    let seconds = (now() - begin) as f64 / 1e9;
+    println!(
+        "{deaths} deaths on {n} databases in {seconds:.1} s: nothing lost, nobody hung. Seed {seed}"
+    );
+    let (every, struck) = (Times::new(), Times::new());
+    for ((_, name), [all, near]) in CALLS.iter().zip(&times) {
+        println!("{name:>11}: {}", all.told());
+        println!("  at a death {}", near.told());
+        every.add(all);
+        struck.add(near);
+    }
+    println!("  all calls: {}", every.told());
+    println!("  at a death {}", struck.told());
+    // What is promised is a second; what is wanted, half a millisecond, is for an idle machine to show.
+    assert!(every.longest() < 1_000_000_000 || middleware);
+    assert!(every.share(0.99) < 50_000_000, "a call in 100 is too slow");
+}
+
+#[test]
+fn four_processes_are_killed_at_random() {
+    // Failures 16, 17 and 18: after the first death everybody stood still, and the tables were never written again.
+    let _alone = alone();
+    random_kills(
+        procs::number("KISSDB_KILLS", 2000),
+        procs::seed("KISSDB_SEED"),
+        false,
+    );
+}
+
+// ---------------------------------------------------------------- one death at a chosen place
+
+/// Where a child is when it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Between Kdb_wrlock and Kdb_unlock.
+    Written,
+    /// Between Kdb_rdlock and Kdb_unlock.
+    Read,
+    /// In an operation of the 2019 middleware: mutex and lock.
+    Mutex,
+    /// The middleware's open, between taking the semaphore and KISSDB_open.
+    BeforeOpen,
+    /// Between KISSDB_open and the count.
+    Uncounted,
+    /// Between the count and posting the semaphore.
+    Counted,
+    /// The middleware's close, between taking the semaphore and Kdb_wrlock.
+    Closing,
+    /// Between Kdb_wrlock and Kdb_unlock of a close, counted off.
+    Leaving,
+    /// Between Kdb_unlock and KISSDB_close.
+    Left,
+}
+
+const PLACES: [Place; 9] = [
+    Place::Written,
+    Place::Read,
+    Place::Mutex,
+    Place::BeforeOpen,
+    Place::Uncounted,
+    Place::Counted,
+    Place::Closing,
+    Place::Leaving,
+    Place::Left,
+];
+
+/// The child: goes to its place, says so, and waits for its end.
+fn die_holding(work: &str) {
+    let (place, path) = work.split_once('\n').expect("a place and a path");
+    let path = Path::new(path);
+    let wait_for_the_end = || -> ! {
+        println!("ready");
+        loop {
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    };
+    let place = PLACES[place.parse::<usize>().expect("a place")];
+    let rwlock = |db: &Plain| {
+        // SAFETY: callers pass an open database.
+        unsafe { &raw mut (*db.shared()).rwlock }
+    };
+    match place {
+        Place::Written | Place::Read => {
+            let db = Plain::opened(path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+            // SAFETY: the database is open.
+            unsafe {
+                if place == Place::Written {
+                    ffi::Kdb_wrlock(rwlock(&db));
+                } else {
+                    ffi::Kdb_rdlock(rwlock(&db));
+                }
+            }
+            wait_for_the_end()
+        }
+        Place::Mutex => {
+            let handle = Handle::new(path).generation(ffi::Generation::Y2019);
+            assert_eq!(handle.open(ffi::RWCREAT, ffi::WT, ffi::SETTINGS), 0);
+            handle.locked(|_| wait_for_the_end())
+        }
+        Place::BeforeOpen | Place::Uncounted | Place::Counted => {
+            let db = Plain::new();
+            let name = ffi::shm_name("-sem", path).expect("a name");
+            let name = std::ffi::CString::new(name).expect("a name");
+            // SAFETY: the middleware's way: named, opened, waited for, before KISSDB_open.
+            unsafe {
+                let sem = libc::sem_open(name.as_ptr(), libc::O_CREAT, 0o644, 1);
+                assert!(sem != libc::SEM_FAILED);
+                (*db.as_ptr()).kdbSem = sem;
+                assert_eq!(libc::sem_wait(sem), 0);
+            }
+            if place == Place::BeforeOpen {
+                wait_for_the_end()
+            }
+            let rc = db.open(path, ffi::RWCREAT, ffi::WT, ffi::SETTINGS);
+            assert_eq!(rc, 0);
+            if place == Place::Counted {
+                // SAFETY: the database is open.
+                unsafe { (*db.shared()).refCount += 1 };
+            }
+            wait_for_the_end()
+        }
+        Place::Closing | Place::Leaving | Place::Left => {
+            let handle = Handle::new(path);
+            assert_eq!(handle.open(ffi::RWCREAT, ffi::WT, ffi::SETTINGS), 0);
+            assert!(handle.wait());
+            if place == Place::Closing {
+                wait_for_the_end()
+            }
+            // SAFETY: the database is open.
+            unsafe {
+                ffi::Kdb_wrlock(rwlock(handle.plain()));
+                (*handle.plain().shared()).refCount -= 1;
+                if place == Place::Leaving {
+                    wait_for_the_end()
+                }
+                ffi::Kdb_unlock(rwlock(handle.plain()));
+            }
+            wait_for_the_end()
+        }
+    }
+}
+
+/// A child at its place.
+fn start_at(place: Place, path: &Path) -> Running {
+    let n = PLACES.iter().position(|p| *p == place).expect("a place");
+    let work = format!("dies holding\n{n}\n{}", path.display());
+    let mut child = Running::start(procs::child(CHILD, work).stdout(Stdio::piped()));
+    let mut said = child.child().stdout.take().expect("its voice");
+    let (mut text, mut bytes) = (String::new(), [0; 256]);
+    while !text.contains("ready") {
+        let n = said.read(&mut bytes).expect("what it says");
+        assert!(n > 0, "the child for {place:?} did not get there: {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..n]));
+    }
+    child
+}
+
+/// What `f` answers; fails if that takes longer than [`LIMIT`].
+fn within_limit<T: Send + 'static>(what: &str, f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = std::sync::mpsc::channel();
+    let worker = std::thread::spawn(move || drop(send.send(f())));
+    let answer = receive
+        .recv_timeout(LIMIT)
+        .unwrap_or_else(|_| panic!("{what}: no answer within a second"));
+    worker.join().expect("an answer");
+    answer
+}
+
+/// Takes and releases the callers' lock, sets a key and reads it, all in time.
+fn works(what: &str, db: &std::sync::Arc<Plain>) {
+    let db = db.clone();
+    let answer = within_limit(what, move || {
+        // SAFETY: the database is open.
+        unsafe {
+            let lock = &raw mut (*db.shared()).rwlock;
+            ffi::Kdb_wrlock(lock);
+            ffi::Kdb_unlock(lock);
+        }
+        let put = db.put(b"/works", b"yes");
+        (put, db.get(b"/works"))
+    });
+    assert_eq!(answer, ((0, 3), Ok(b"yes".to_vec())), "{what}");
+}
+
+#[test]
+fn a_dead_holder_of_the_callers_lock_delays_nobody() {
+    // Failure 18: death while holding shared->rwlock, and everybody waits for ever. Here who waits already gets it, and
+    // so does who comes later, whether the dead one had it for reading or for writing.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    let path = scratch.db("lock.db");
+    let open =
+        || std::sync::Arc::new(Plain::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open"));
+    let survivor = open();
+    let mut rng = Rng(1);
+    let waits = Times::new();
+    for round in 0..60 {
+        let place = [Place::Written, Place::Read, Place::Mutex][round % 3];
+        let mut child = start_at(place, &path);
+        let waiter = {
+            let db = survivor.clone();
+            std::thread::spawn(move || {
+                // SAFETY: the database is open.
+                unsafe {
+                    let lock = &raw mut (*db.shared()).rwlock;
+                    ffi::Kdb_wrlock(lock);
+                    let at = now();
+                    ffi::Kdb_unlock(lock);
+                    at
+                }
+            })
+        };
+        std::thread::sleep(Duration::from_micros(rng.below(3000)));
+        let killed = now();
+        assert!(!waiter.is_finished(), "the lock did not keep anybody out");
+        child.kill();
+        let got = within_limit("Kdb_wrlock of a waiter", move || {
+            waiter.join().expect("a time")
+        });
+        waits.note(got.saturating_sub(killed));
+        works("a user of before", &survivor);
+        works("a new user", &open());
+    }
+    println!("from the death of a holder to the lock: {}", waits.told());
+}
+
+#[test]
+fn what_a_dead_one_held_is_not_taken_for_its_successors() {
+    // Failures 17 and 18. The dead one's place in the list of users is given to the next opener; what it held must not
+    // seem to be held by that one, who would wait for itself.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    for (n, place) in [Place::Written, Place::Read].into_iter().enumerate() {
+        let path = scratch.db(&format!("successor{n}.db"));
+        let open = || {
+            std::sync::Arc::new(Plain::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open"))
+        };
+        let survivor = open();
+        start_at(place, &path).kill();
+        // The first one clears the list, the second one gets the place.
+        let later = [open(), open(), open()];
+        for (i, db) in later.iter().enumerate() {
+            works(&format!("{place:?}: opener {i} after the death"), db);
+        }
+        works(&format!("{place:?}: a user of before"), &survivor);
+    }
+}
+
+#[test]
+fn a_semaphore_of_the_dead_is_posted() {
+    // Failure 18, second half: death inside open or close of the middleware left its semaphore at 0, and every later
+    // open failed after 5 s, until the next reboot.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    let holding = &PLACES[3..];
+    let mut bad = Vec::new();
+    for (n, &place) in holding.iter().enumerate() {
+        for survivors in 0..2 {
+            let path = scratch.db(&format!("sem{n}-{survivors}.db"));
+            let got = std::panic::catch_unwind(|| semaphore_case(&path, place, survivors));
+            if let Err(panic) = got {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                bad.push(format!("{place:?}, {survivors} survivors: {text}"));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert_eq!(scratch.objects(), Vec::<String>::new());
+}
+
+fn semaphore_case(path: &Path, place: Place, survivors: usize) {
+    let open = || {
+        let path = path.to_owned();
+        within_limit("open", move || {
+            Handle::opened(&path, ffi::RWCREAT, ffi::SETTINGS)
+                .unwrap_or_else(|rc| panic!("open: {rc}"))
+        })
+    };
+    // An opener.
+    let before: Vec<Handle> = (0..survivors).map(|_| open()).collect();
+    start_at(place, path).kill();
+    let opener = open();
+    assert_eq!(
+        opener.ref_count() as usize,
+        survivors + 1,
+        "refCount after an open"
+    );
+    assert_eq!(opener.put(b"/k", b"v"), (0, 1));
+    assert_eq!(opener.semaphore(), Some(1), "after an open");
+    // A user's next call, while a closer waits.
+    start_at(place, path).kill();
+    let mut before = before.into_iter();
+    let closer = before
+        .next()
+        .map(|handle| std::thread::spawn(move || handle.close()));
+    let since = now();
+    while opener.semaphore() == Some(0) {
+        assert_eq!(opener.get(b"/k"), Ok(b"v".to_vec()));
+        assert!(
+            now() - since < 1_000_000_000,
+            "calls of a living user do not post the semaphore"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if let Some(closer) = closer {
+        let rc = within_limit("close of a waiter", move || {
+            closer.join().expect("an answer")
+        });
+        assert_eq!(rc, 0, "close of a waiter");
+    }
+    for handle in before {
+        assert_eq!(handle.close(), 0);
+    }
+    // The last one is known as such, whoever has died: it writes the cache back.
+    opener.set_cache_created(true);
+    let (rc, written) = within_limit("close", move || {
+        let mut written = false;
+        (opener.close_with(|_| written = true), written)
+    });
+    assert_eq!(
+        (rc, written),
+        (0, true),
+        "close of the last one, and whether it knew"
+    );
+    let file = fs::read(path).expect("the file");
+    assert_eq!(check::check(&file, true), Vec::<String>::new());
+}
+
+#[test]
+fn the_middleware_is_killed_at_random() {
+    // Failures 16 to 18 again, with everything that the middleware does around the calls: semaphore, count, lock.
+    let _alone = alone();
+    random_kills(
+        procs::number("KISSDB_KILLS", 2000) / 4,
+        procs::seed("KISSDB_SEED"),
+        true,
+    );
+}

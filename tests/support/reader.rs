@@ -1,0 +1,349 @@
+//! What a damaged file must still give: a second reading of `guarantees.md`, section 2, from bytes alone.
+//!
+//! [`read`] answers which keys an undamaged pair holds, so that no open, change or close may lose them, and with which
+//! values. It says nothing where the damage leaves a choice; how often is counted.
+//!
+//! An undamaged pair: page-aligned behind table 0, both copies whole in the file, checksum field right and its upper
+//! half zero, key of 1 to 127 bytes, size within the header's, both with the delimiters of a live copy. (In a file that
+//! carries our mark the end delimiters may be missing or still those of a deleted pair: they follow at the close.)
+//! Reachable: in a file whose tables are to be believed by the slot of its key, else by the walk from thing to thing.
+//! Not judged, because more than one answer is right: a pair that overlaps something else which looks like a pair or
+//! table.
+#![forbid(unsafe_code)]
+#![allow(dead_code)] // each test program uses a part of it
+
+use super::check::checksum;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const PAGE: usize = 4096;
+pub const TABLE: usize = 12288;
+pub const BLOCK: usize = 8192;
+pub const PAIR: usize = 16384;
+/// All ones in the checksum field of table 0: this library was changing the file.
+pub const MARK: u64 = u64::MAX;
+/// Start and end delimiters: of a table, of copies A and B, live and deleted.
+pub const TABLE_MARKS: (u64, u64) = (0x3333_3333, 0xCCCC_CCCC);
+pub const LIVE: [(u64, u64); 2] = [(0x2AAA_AAAA, 0x5555_5555), (0xE38E_38E3, 0xAAAA_AAA8)];
+pub const DEAD: [(u64, u64); 2] = [(0xAAAA_AAAA, 0xD555_5555), (0x7E07_E07E, 0x81F8_1F81)];
+
+/// The judgement.
+#[derive(Default, Debug)]
+pub struct Expected {
+    /// The header is one that an open must accept.
+    pub header: bool,
+    /// The tables say where everything is: a clean file whose tables are whole.
+    pub believed: bool,
+    /// Our mark is there.
+    pub marked: bool,
+    /// Bytes of a key that an iterator gives, and the largest value.
+    pub key_size: usize,
+    pub value_size: usize,
+    pub slots: usize,
+    /// Keys that must be found, each with the values that it may have (mostly one).
+    pub must: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// Every key that stands in any good copy, with its values there: nothing else may ever be served.
+    pub good: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    /// Keys of anything that looks like a copy.
+    pub keys: BTreeSet<Vec<u8>>,
+    /// Undamaged pairs of which nothing is demanded because of an overlap.
+    pub ambiguous: usize,
+    /// Undamaged pairs that no slot leads to, in a file that need not be walked.
+    pub unreachable: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Live,
+    Deleted,
+    Nothing,
+}
+
+struct Copy<'a> {
+    start: u64,
+    end: u64,
+    kind: Kind,
+    good: bool,
+    sum: u64,
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+struct File<'a> {
+    bytes: &'a [u8],
+    slots: usize,
+    key_size: usize,
+    value_size: usize,
+}
+
+pub fn word(bytes: &[u8], at: usize) -> u64 {
+    at.checked_add(8)
+        .and_then(|end| bytes.get(at..end))
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+impl<'a> File<'a> {
+    fn new(bytes: &'a [u8]) -> Option<File<'a>> {
+        if bytes.len() < PAGE || !bytes.starts_with(b"KdB\x02.\x03") {
+            return None;
+        }
+        let field = |at, max: usize| {
+            usize::try_from(word(bytes, at))
+                .ok()
+                .filter(|n| (1..=max).contains(n))
+        };
+        Some(File {
+            bytes,
+            slots: field(32, 510)?,
+            key_size: field(40, 128)?,
+            value_size: field(48, 8028)?,
+        })
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        word(self.bytes, at)
+    }
+
+    fn copy(&self, at: usize, side: usize) -> Option<Copy<'a>> {
+        let block = self.bytes.get(at..at.checked_add(BLOCK)?)?;
+        let (start, sum, end) = (word(block, 0), word(block, 8), word(block, 8184));
+        let key = block[16..144].split(|&b| b == 0).next().unwrap_or_default();
+        let size = word(block, 144) as u32 as usize;
+        let covered = self.key_size + 4 + self.value_size + 8;
+        let good = (1..128).contains(&key.len())
+            && size <= self.value_size
+            && sum >> 32 == 0
+            && sum == u64::from(checksum(&block[16..16 + covered]));
+        let value = &block[148..148 + size.min(self.value_size)];
+        let live = start == LIVE[side].0 || end == LIVE[side].1;
+        let dead = start == DEAD[side].0 || end == DEAD[side].1;
+        let empty = size == 0 && block[148..8176].iter().all(|&b| b == 0);
+        let kind = match (live, dead) {
+            (false, false) => Kind::Nothing,
+            (true, false) => Kind::Live,
+            (false, true) => Kind::Deleted,
+            (true, true) if good && empty => Kind::Deleted,
+            (true, true) => Kind::Live,
+        };
+        Some(Copy {
+            start,
+            end,
+            kind,
+            good,
+            sum,
+            key,
+            value,
+        })
+    }
+
+    fn pair(&self, at: usize) -> Option<[Copy<'a>; 2]> {
+        Some([self.copy(at, 0)?, self.copy(at.checked_add(BLOCK)?, 1)?])
+    }
+
+    fn intact(&self, at: usize, marked: bool) -> Option<[Copy<'a>; 2]> {
+        if at < PAGE + TABLE || at % PAGE != 0 {
+            return None;
+        }
+        let pair = self.pair(at)?;
+        let [a, b] = &pair;
+        for (side, c) in pair.iter().enumerate() {
+            let end =
+                c.end == LIVE[side].1 || marked && (c.end == 0 || c.end == DEAD[side].1);
+            if !c.good || c.kind != Kind::Live || c.start != LIVE[side].0 || !end {
+                return None;
+            }
+        }
+        (a.key == b.key).then_some(pair)
+    }
+
+    /// Delimiters of a pair at their places, and whether one of its copies is good.
+    fn signs(&self, at: usize) -> (usize, bool) {
+        let mut n = 0;
+        let mut good = false;
+        for (side, place) in [(0, at), (1, at + BLOCK)] {
+            let (start, end) = (self.word(place), self.word(place + 8184));
+            let m = usize::from(start == LIVE[side].0 || start == DEAD[side].0)
+                + usize::from(end == LIVE[side].1 || end == DEAD[side].1);
+            n += m;
+            good |= m > 0 && self.copy(place, side).is_some_and(|c| c.good);
+        }
+        (n, good)
+    }
+
+    fn table_signs(&self, at: usize) -> usize {
+        usize::from(self.word(at) == TABLE_MARKS.0)
+            + usize::from(self.word(at + TABLE - 8) == TABLE_MARKS.1)
+    }
+
+    fn table_is_right(&self, at: usize) -> bool {
+        let Some(table) = self.bytes.get(at..at + TABLE) else {
+            return false;
+        };
+        self.table_signs(at) == 2 && word(table, 8) == u64::from(checksum(&table[16..TABLE - 8]))
+    }
+
+    /// The chain, and whether it ends properly.
+    fn chain(&self) -> (Vec<usize>, bool) {
+        let mut out: Vec<usize> = Vec::new();
+        let mut at = PAGE;
+        loop {
+            let inside = at % PAGE == 0 && at >= PAGE && at + TABLE <= self.bytes.len();
+            if !inside || out.last().is_some_and(|&last| last >= at) || self.table_signs(at) == 0 {
+                return (out, false);
+            }
+            out.push(at);
+            let mut link = self.word(at + 16 + 24 * 510);
+            if link == 0 && self.slots < 510 {
+                link = self.word(at + 16 + 24 * self.slots);
+            }
+            if link == 0 {
+                return (out, true);
+            }
+            at = usize::try_from(link)
+                .unwrap_or(usize::MAX)
+                .min(usize::MAX / 2);
+        }
+    }
+
+    /// Where a slot that is live points, if both its offsets agree.
+    fn slot(&self, table: usize, i: usize) -> (Option<usize>, u64) {
+        let at = table + 16 + 24 * i;
+        let (a, b) = (self.word(at), self.word(at + 8));
+        let place = usize::try_from(a)
+            .ok()
+            .filter(|&p| p > 0 && p < self.bytes.len() && b == (p + BLOCK) as u64);
+        (place, self.word(at + 16))
+    }
+
+    fn slot_of(&self, key: &[u8]) -> usize {
+        super::check::slot_of(key, self.slots)
+    }
+}
+
+/// What must be found in this file by an open that may recover it.
+pub fn read(bytes: &[u8]) -> Expected {
+    let mut out = Expected::default();
+    let Some(file) = File::new(bytes) else {
+        return out;
+    };
+    out.header = true;
+    (out.slots, out.key_size, out.value_size) = (file.slots, file.key_size, file.value_size);
+    let clean = file.word(16) == 0 && file.word(24) == 1;
+    out.marked = bytes.len() >= PAGE + TABLE && file.word(PAGE + 8) == MARK;
+    let (tables, whole) = file.chain();
+    out.believed =
+        clean && !out.marked && whole && tables.iter().all(|&t| file.table_is_right(t));
+
+    // Everything that could ever be served, wherever it lies.
+    let mut live: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
+    for at in (PAGE..bytes.len()).step_by(PAGE) {
+        for side in 0..2 {
+            let Some(c) = file.copy(at, side) else {
+                continue;
+            };
+            if c.kind != Kind::Nothing && (1..128).contains(&c.key.len()) {
+                out.keys.insert(c.key.to_vec());
+            }
+            if c.good {
+                out.keys.insert(c.key.to_vec());
+                out.good
+                    .entry(c.key.to_vec())
+                    .or_default()
+                    .insert(c.value.to_vec());
+                if c.kind == Kind::Live {
+                    live.entry(c.key).or_default().insert(c.value);
+                }
+            }
+        }
+    }
+
+    // Where the slots lead, each in the slot of its key.
+    let mut named: BTreeMap<usize, (usize, u64)> = BTreeMap::new();
+    for (n, &t) in tables.iter().enumerate() {
+        for i in 0..file.slots {
+            let (Some(at), current) = file.slot(t, i) else {
+                continue;
+            };
+            if let Some([a, _]) = file.intact(at, out.marked)
+                && file.slot_of(a.key) == i
+            {
+                named.entry(at).or_insert((n, current));
+            }
+        }
+    }
+
+    // The walk.
+    let mut met = BTreeSet::new();
+    let mut doubtful_to = 0;
+    let mut at = PAGE + TABLE;
+    while at < bytes.len() {
+        let (signs, good) = file.signs(at);
+        if good {
+            if at >= doubtful_to {
+                met.insert(at);
+            }
+            at += PAIR;
+            continue;
+        }
+        match file.table_signs(at) {
+            2 if signs == 0 => {
+                at += TABLE;
+                continue;
+            }
+            0 => {}
+            _ => doubtful_to = doubtful_to.max(at + TABLE),
+        }
+        if signs > 0 {
+            doubtful_to = doubtful_to.max(at + PAIR);
+        }
+        at += PAGE;
+    }
+
+    for at in (PAGE + TABLE..bytes.len()).step_by(PAGE) {
+        let Some([a, b]) = file.intact(at, out.marked) else {
+            continue;
+        };
+        let slot = named.get(&at);
+        if out.believed || out.marked {
+            if slot.is_none() {
+                out.unreachable += 1;
+                continue;
+            }
+        }
+        // Something else claims a part of this place: which of the two is real?
+        let overlapped = tables.iter().any(|&t| t < at + PAIR && at < t + TABLE)
+            || named
+                .keys()
+                .any(|&q| q != at && q < at + PAIR && at < q + PAIR);
+        if overlapped || !out.believed && !met.contains(&at) {
+            out.ambiguous += 1;
+            continue;
+        }
+        let mut values: BTreeSet<&[u8]> = live.get(a.key).cloned().unwrap_or_default();
+        // One pair alone holds the key: then the slot may say which of two good copies it is.
+        let own: BTreeSet<&[u8]> = [a.value, b.value].into();
+        if values == own
+            && own.len() == 2
+            && let Some(&(_, current)) = slot
+        {
+            let tagged = current >> 63 != 0;
+            let side = if tagged {
+                current >> 62 & 1 == 1
+            } else {
+                current != 0
+            };
+            let [this, other] = if side { [&b, &a] } else { [&a, &b] };
+            if out.believed && !tagged {
+                values = [this.value].into();
+            } else if out.marked && tagged {
+                let arrived = current & 0xFFFF_FFFF == this.sum;
+                values = [if arrived { this.value } else { other.value }].into();
+            }
+        }
+        out.must
+            .entry(a.key.to_vec())
+            .or_default()
+            .extend(values.into_iter().map(<[u8]>::to_vec));
+    }
+    out
+}

@@ -440,6 +440,16 @@ static void rights(void) {
     untouched(path, before, size);
     free(before);
 
+    /* A writer repairs it. */
+    open_plain(&b, path, KISSDB_OPEN_MODE_RDWR);
+    CHECK_STR(get_text(&b, "k"), "v4");
+    CHECK_STR(get_text(&b, "l"), "w");
+    CHECK_EQ(KISSDB_close(&b), 0);
+    before = read_whole(path, &size);
+    memcpy(flags, before + 16, sizeof flags);
+    CHECK(flags[0] == 0 && flags[1] == 1);
+    free(before);
+
     /* Replaced: as new. */
     open_plain(&b, path, KISSDB_OPEN_MODE_RWREPLACE);
     CHECK_EQ(KISSDB_get(&b, "k", out, sizeof out, &got), 1);
@@ -503,6 +513,165 @@ static void no_room(int unused) {
     put_text(&db, "first", "2");
     CHECK_EQ(KISSDB_delete(&db, "key 0", &done), 0);
     CHECK_EQ(KISSDB_close(&db), 0);
+}
+
+/* Not enough of something for an open: an error code, nothing left behind; enough again: it works. */
+static void limits(int unused) {
+    (void)unused;
+    KISSDB db;
+    const char *path = at("limits.db");
+    open_plain(&db, path, KISSDB_OPEN_MODE_RWCREAT);
+    put_text(&db, "k", "v");
+    CHECK_EQ(KISSDB_close(&db), 0);
+    struct rlimit before, limit;
+
+    /* Descriptors: 0, 1 and 2 are taken. */
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int opened = 0;
+    for (rlim_t n = 3; n < 40; n++) {
+        limit.rlim_cur = n;
+        limit.rlim_max = before.rlim_max;
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        errno = 0;
+        int answer = open_mode(&db, path, KISSDB_OPEN_MODE_RDWR);
+        int e = errno;
+        if (answer == 0) {
+            CHECK_STR(get_text(&db, "k"), "v");
+            opened++;
+        }
+        CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+        if (answer == 0) {
+            CHECK_EQ(KISSDB_close(&db), 0);
+        } else {
+            CHECK_EQ(opened, 0);
+            CHECK(answer == KISSDB_ERROR_IO || answer == KISSDB_ERROR_OPEN_SHM);
+            CHECK_EQ(e, EMFILE);
+        }
+        CHECK_EQ(objects_left(0), 0);
+    }
+    CHECK(opened > 0);
+
+    /* Shared memory that can't be given its size. */
+    CHECK_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit.rlim_cur = 100;
+    limit.rlim_max = before.rlim_max;
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    CHECK_EQ(open_mode(&db, path, KISSDB_OPEN_MODE_RDWR), KISSDB_ERROR_RESIZE_SHM);
+    Kdb_bool made = 7;
+    char *name = kdbGetShmName("-cache", path);
+    CHECK_EQ(kdbShmemOpen(name, 5000, &made), -1);
+    free(name);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    CHECK_EQ(objects_left(0), 0);
+    open_plain(&db, path, KISSDB_OPEN_MODE_RDWR);
+    CHECK_STR(get_text(&db, "k"), "v");
+    CHECK_EQ(KISSDB_close(&db), 0);
+}
+
+/* Shared objects are open to who may open the file, and to no program that is executed. */
+static void object_rights(void) {
+    KISSDB db;
+    static const char *const tails[] = {"-shm-info", "-ht", "-cache"};
+    static const mode_t modes[] = {0600, 0640, 0664, 0666};
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+        const char *path = at("modes.db");
+        mode_t mask = umask(0777 & ~modes[m]);
+        open_plain(&db, path, KISSDB_OPEN_MODE_RWCREAT);
+        umask(077);
+        Kdb_bool made;
+        int cache = kdbShmemOpen(db.cacheName, 100, &made);
+        CHECK(cache >= 0 && made == Kdb_true);
+        for (int i = 0; i < 3; i++) {
+            struct stat st, of_file;
+            char file[1200];
+            snprintf(file, sizeof file, "/dev/shm/%s", object(path, tails[i]));
+            CHECK_EQ(stat(file, &st), 0);
+            CHECK_EQ(stat(path, &of_file), 0);
+            CHECK_EQ(of_file.st_mode & 0777, modes[m]);
+            CHECK_EQ(st.st_mode & 0777, modes[m]);
+            CHECK_EQ(st.st_gid, of_file.st_gid);
+        }
+        CHECK_EQ(fcntl(cache, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+        CHECK_EQ(fcntl(db.sharedFd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+        CHECK_EQ(fcntl(db.htFd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+        CHECK_EQ(kdbShmemClose(cache, db.cacheName), Kdb_true);
+        CHECK_EQ(KISSDB_close(&db), 0);
+        umask(mask);
+        CHECK_EQ(remove(path), 0);
+    }
+}
+
+/* Two files whose object names are the same; one file under several names. */
+static void names(void) {
+    KISSDB a, b, c;
+    open_plain(&a, at("x.db"), KISSDB_OPEN_MODE_RWCREAT);
+    open_plain(&b, at("x_db"), KISSDB_OPEN_MODE_RWCREAT);
+    put_text(&a, "k", "dot");
+    put_text(&b, "k", "underscore");
+    CHECK_STR(get_text(&a, "k"), "dot");
+    CHECK(strcmp(a.cacheName, b.cacheName) != 0);
+    open_plain(&c, at("x_db"), KISSDB_OPEN_MODE_RDWR);
+    CHECK_STR(get_text(&c, "k"), "underscore");
+    CHECK_STR(c.cacheName, b.cacheName);
+    CHECK_EQ(KISSDB_close(&a), 0);
+    put_text(&c, "k", "still there");
+    CHECK_STR(get_text(&b, "k"), "still there");
+    CHECK_EQ(KISSDB_close(&b), 0);
+    CHECK_EQ(KISSDB_close(&c), 0);
+    CHECK_EQ(objects_left(0), 0);
+
+    CHECK_EQ(link(at("x.db"), at("hard.db")), 0);
+    CHECK_EQ(symlink("x.db", at("soft.db")), 0);
+    char twisted[1200];
+    snprintf(twisted, sizeof twisted, "%s/./x.db", check_dir);
+    const char *const others[] = {at("hard.db"), at("soft.db"), twisted};
+    open_plain(&a, at("x.db"), KISSDB_OPEN_MODE_RDWR);
+    for (int i = 0; i < 3; i++) {
+        char text[20];
+        open_plain(&b, others[i], KISSDB_OPEN_MODE_RDWR);
+        snprintf(text, sizeof text, "way %d", i);
+        put_text(&b, "k", text);
+        CHECK_STR(get_text(&a, "k"), text);
+        put_text(&a, "k", "straight");
+        CHECK_STR(get_text(&b, "k"), "straight");
+        CHECK_STR(b.cacheName, a.cacheName);
+        memset(&c, 0, sizeof c);
+        CHECK_EQ(KISSDB_open(&c, others[i], KISSDB_OPEN_MODE_RWREPLACE, KISSDB_WRITE_MODE_WT, SETTINGS), -5);
+        CHECK_EQ(KISSDB_close(&b), 0);
+        CHECK_STR(get_text(&a, "k"), "straight");
+    }
+    CHECK_EQ(KISSDB_close(&a), 0);
+}
+
+/* Somebody makes the file shorter under us: an error code, no crash, and nobody is stuck. */
+static void shortened(void) {
+    KISSDB db;
+    char key[129];
+    const char *path = at("short.db");
+    for (int keep = 0; keep < 3; keep++) {
+        open_plain(&db, path, KISSDB_OPEN_MODE_RWREPLACE);
+        for (int i = 0; i < 30; i++) {
+            snprintf(key, sizeof key, "key %d", i);
+            put_text(&db, key, key);
+        }
+        CHECK_EQ(truncate(path, keep * 16384), 0);
+        int failed = 0;
+        for (int i = 0; i < 30; i++) {
+            snprintf(key, sizeof key, "key %d", i);
+            int answer = KISSDB_get(&db, key, out, sizeof out, &got);
+            CHECK(answer <= 1);
+            failed += answer < 0;
+            KISSDB_put(&db, key, "x", 1, &done);
+            KISSDB_delete(&db, key, &done);
+        }
+        KISSDB_Iterator it;
+        KISSDB_Iterator_init(&db, &it);
+        for (int i = 0; i < 100 && KISSDB_Iterator_next(&it, key, NULL) == 1; i++) {
+        }
+        CHECK(failed > 0);
+        KISSDB_close(&db);
+        CHECK_EQ(KISSDB_close(&db), -3);
+    }
 }
 
 static void cycle(void) {
@@ -826,6 +995,7 @@ static const struct {
     {"nulls", nulls},   {"sizes", sizes},     {"bad_files", bad_files}, {"long_paths", long_paths},
     {"values", values}, {"keys", keys},       {"rights", rights},       {"sealed", sealed},
     {"cycle", cycle},   {"damage", damage},   {"iteration", iteration}, {"helpers", helpers},
+    {"names", names},   {"shortened", shortened}, {"object_rights", object_rights},
 };
 
 /* With a name: only that part. */
@@ -837,7 +1007,9 @@ int main(int argc, char **argv) {
             parts[i].run();
             CHECK_EQ(objects_left(0), 0);
         }
-    if (argc < 2 || strcmp(argv[1], "no_room") == 0)
+    if (argc < 2 || strcmp(argv[1], "limits") == 0) {
         join(child(no_room, 0));
+        join(child(limits, 0));
+    }
     return end();
 }

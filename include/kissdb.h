@@ -41,6 +41,8 @@ struct qhasharr_s;
 
 /** Version of the file format. */
 #define KISSDB_MAJOR_VERSION 2
+
+/** Version of the file format, behind the dot. */
 #define KISSDB_MINOR_VERSION 3
 
 /** The file must exist and is never written. */
@@ -60,7 +62,11 @@ struct qhasharr_s;
 
 /** The caller caches. */
 #define KISSDB_WRITE_MODE_WC 6
+
+/** The end: there are no more entries. */
 #define KISSDB_ITERATOR_NEXT_ITEM_NOT_FOUND 0
+
+/** Key and value are those of the next entry. */
 #define KISSDB_ITERATOR_NEXT_ITEM_FOUND 1
 
 /** Not answered by this library. */
@@ -83,6 +89,8 @@ struct qhasharr_s;
 
 /** A shared object could not be opened or may not be trusted. */
 #define KISSDB_ERROR_OPEN_SHM (-7)
+
+/** Not answered by this library. */
 #define KISSDB_ERROR_REMAP_SHM (-8)
 
 /** A shared object could not be mapped. */
@@ -90,10 +98,14 @@ struct qhasharr_s;
 
 /** /dev/shm is full. */
 #define KISSDB_ERROR_RESIZE_SHM (-10)
+
+/** Not answered by this library. */
 #define KISSDB_ERROR_CLOSE_SHM (-11)
 
 /** The file has another version of the format. */
 #define KISSDB_ERROR_WRONG_DATABASE_VERSION (-12)
+
+/** Not answered by this library: a buffer that is too small is left alone. */
 #define KISSDB_ERROR_WRONG_BUFSIZE (-13)
 
 /** Not answered by this library: dead users are found and uncounted. */
@@ -101,15 +113,35 @@ struct qhasharr_s;
 
 /** Slots of a hash table that can hold data. */
 #define HASHTABLE_SLOT_COUNT 510
+
+/** First word of a hash table in the file. */
 #define HASHTABLE_START_DELIMITER 0x33333333ULL
+
+/** Last word of a hash table. */
 #define HASHTABLE_END_DELIMITER 0xCCCCCCCCULL
+
+/** First word of a live block A. */
 #define DATA_BLOCK_A_START_DELIMITER 0x2AAAAAAAULL
+
+/** Last word of a live block A. */
 #define DATA_BLOCK_A_END_DELIMITER 0x55555555ULL
+
+/** First word of a live block B. */
 #define DATA_BLOCK_B_START_DELIMITER 0xE38E38E3ULL
+
+/** Last word of a live block B. */
 #define DATA_BLOCK_B_END_DELIMITER 0xAAAAAAA8ULL
+
+/** First word of a deleted block A. */
 #define DATA_BLOCK_A_DELETED_START_DELIMITER 0xAAAAAAAAULL
+
+/** Last word of a deleted block A. */
 #define DATA_BLOCK_A_DELETED_END_DELIMITER 0xD5555555ULL
+
+/** First word of a deleted block B. */
 #define DATA_BLOCK_B_DELETED_START_DELIMITER 0x7E07E07EULL
+
+/** Last word of a deleted block B. */
 #define DATA_BLOCK_B_DELETED_END_DELIMITER 0x81F81F81ULL
 
 /** int16_t; Kdb_true is -1. */
@@ -117,22 +149,31 @@ typedef int16_t Kdb_bool;
 
 /** A slot: offsets of the blocks in the file, and which of them is current (0: A). */
 typedef struct Hashtable_slot_s {
+    /** Of block A in bytes; negative if the record is deleted, 0 if there is none. */
     int64_t offsetA;
+    /** Of block B, likewise. */
     int64_t offsetB;
+    /** 0 if block A holds the value, else block B. */
     uint64_t current;
 } Hashtable_slot_s;
 
 /** A hash table. */
 typedef struct Hashtable_s {
+    /** HASHTABLE_START_DELIMITER. */
     uint64_t delimStart;
+    /** pcoCrc32 of the slots. */
     uint64_t crc;
+    /** 510 for data; offsetA of the last is the offset of the next table. */
     struct Hashtable_slot_s slots[511];
+    /** HASHTABLE_END_DELIMITER. */
     uint64_t delimEnd;
 } Hashtable_s;
 
 /** What the users of a database share, at the start of its -shm-info object. */
 typedef struct Shared_Data_s {
+    /** The library's. */
     uint64_t htShmSize;
+    /** The library's. */
     uint16_t htNum;
     /** Living handles that were opened with kdbSem set; the caller counts. */
     uint16_t refCount;
@@ -144,10 +185,11 @@ typedef struct Shared_Data_s {
     Kdb_bool cacheCreated;
     /** For Kdb_wrlock, Kdb_rdlock and Kdb_unlock only. */
     pthread_rwlock_t rwlock;
-    /** The caller's. */
+    /** The caller's (2019); the library does not touch it. */
     pthread_mutex_t mutex;
-    /** The caller's. */
+    /** Whether mutex is initialised; the caller's. */
     Kdb_bool mutexInit;
+    /** The library's. */
     uint64_t mappedDbSize;
 } Shared_Data_s;
 
@@ -159,25 +201,35 @@ typedef struct KISSDB {
     uint64_t keySize;
     /** Size of a value in bytes, from the file. */
     uint64_t valSize;
+    /** Size of a hash table in bytes. */
     uint64_t htSizeBytes;
+    /** The library's. */
     uint64_t htMappedSize;
+    /** The library's. */
     uint64_t dbMappedSize;
+    /** The library's. */
     Kdb_bool shmCreator;
     /** Kdb_true while open. */
     Kdb_bool alreadyOpen;
+    /** The library's: no pointer that may be followed. */
     struct Hashtable_s *hashTables;
+    /** The library's. */
     char *mappedDb;
     /** The caller's write cache. */
     void *sharedCache;
+    /** The shared object's descriptor; the library's. */
     int sharedFd;
+    /** The -ht object's descriptor; the library's. */
     int htFd;
     /** The caller's; -1 after open and after close. */
     int sharedCacheFd;
     /** The caller's, malloc memory; freed by KISSDB_close. */
     char *semName;
+    /** The library's. */
     char *sharedName;
     /** Name for the caller's write cache; made by KISSDB_open, freed by KISSDB_close. */
     char *cacheName;
+    /** The library's. */
     char *htName;
     /** What the users share; valid until KISSDB_close. */
     struct Shared_Data_s *shared;
@@ -191,35 +243,56 @@ typedef struct KISSDB {
 
 /** A position in a database. */
 typedef struct KISSDB_Iterator {
+    /** The database. */
     struct KISSDB *db;
+    /** The library's. */
     unsigned long h_no;
+    /** The library's. */
     unsigned long h_idx;
 } KISSDB_Iterator;
 
 /** The header of a file, 64 of its 4096 bytes. */
 typedef struct Header_s {
+    /** KdB, 2, ., 3, 00. */
     char KdB[8];
+    /** 0, not read. */
     uint64_t checksum;
+    /** 1 while open for writing, 0 after a clean close. */
     uint64_t closeFailed;
+    /** 0 while open for writing, 1 after a clean close. */
     uint64_t closeOk;
+    /** Slots in use in each hash table. */
     uint64_t hash_table_size;
+    /** Size of a key in bytes. */
     uint64_t key_size;
+    /** Size of a value in bytes. */
     uint64_t value_size;
+    /** 0. */
     uint64_t delimiter;
 } Header_s;
 
 /** One of the two copies of a record. */
 typedef struct DataBlock_s {
+    /** DATA_BLOCK_*_START_DELIMITER. */
     uint64_t delimStart;
+    /** pcoCrc32 from key on, over key size + 4 + value size + 8 bytes of the file's sizes. */
     uint64_t crc;
+    /** Ends with a NUL, zeros behind it. */
     char key[128];
+    /** Size of the value in bytes. */
     uint32_t valSize;
+    /** Zeros behind its end. */
     char value[8028];
+    /** Number of the table that has this record's slot. */
     uint64_t htNum;
+    /** DATA_BLOCK_*_END_DELIMITER. */
     uint64_t delimEnd;
 } DataBlock_s;
 
+/** Yes. */
 #define Kdb_true (-1)
+
+/** No. */
 #define Kdb_false 0
 
 #ifdef __cplusplus

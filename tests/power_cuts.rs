@@ -402,6 +402,9 @@ fn scenarios() -> Vec<Scenario> {
         );
     }
     let mut all: Vec<Scenario> = scripts.into_iter().map(Script::finish).collect();
+    for s in &mut all {
+        s.plain = s.name != "values-like-blocks";
+    }
     all.extend(of_the_original());
     all
 }

@@ -150,8 +150,15 @@ pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<
             }
             // Its last user died between the two steps of removing it, or is about to end them.
             shm.retire();
+            let stays = shm.has_name();
             drop(gate);
             shm.users().release(me);
+            if stays {
+                // Its name can't be removed, for as long as that lasts.
+                return Err(Error::OpenShm(std::io::Error::from_raw_os_error(
+                    libc::EACCES,
+                )));
+            }
             continue;
         }
         if let Some(shm) = Shm::create(&name, &stem, ident, owner, flags)? {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::sys::file::FileMap;
 use crate::sys::shm::Shm;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// Where the engine of a handle works.
 pub(super) enum Medium {
@@ -92,4 +93,23 @@ pub(super) fn open_engine(
 /// Growing past 2 GiB is allowed by the environment variable `KISSDB_LARGE_FILES=1`.
 pub(super) fn large_files() -> bool {
     std::env::var_os("KISSDB_LARGE_FILES").is_some_and(|v| v == "1")
+}
+
+/// What fork children left behind, one after the other.
+static LEFT_BEHIND: AtomicPtr<Inherited> = AtomicPtr::new(std::ptr::null_mut());
+
+/// An engine that another thread of the parent may have been changing at the fork: its memory can't be
+/// given back. It stays reachable, for those who look for leaks.
+struct Inherited {
+    _engine: Engine<Medium, Words>,
+    _next: *mut Inherited,
+}
+
+/// Keeps an inherited engine for ever.
+pub(super) fn leave_behind(engine: Engine<Medium, Words>) {
+    let node = Box::new(Inherited {
+        _engine: engine,
+        _next: LEFT_BEHIND.load(Relaxed),
+    });
+    LEFT_BEHIND.store(Box::into_raw(node), Relaxed);
 }

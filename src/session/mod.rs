@@ -233,7 +233,7 @@ impl Session {
         }
         drop(gate);
         // Another thread of the parent may have been inside the engine at the fork.
-        std::mem::forget(std::mem::replace(&mut self.engine, engine));
+        medium::leave_behind(std::mem::replace(&mut self.engine, engine));
         self.file = file;
         self.shm = shm;
         self.me = me;

@@ -1,7 +1,7 @@
 //! Shared objects of the callers' own, through the helpers that they link.
 
 use super::file::Owner;
-use super::{errno, last_error, retry, shm};
+use super::{allocate, errno, last_error, retry, shm};
 use std::ffi::{CStr, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -28,15 +28,12 @@ pub fn open_object(name: &CStr, length: usize, owner: Option<Owner>) -> io::Resu
                     shm::give_to(fd.as_raw_fd(), owner);
                 }
                 // Allocated, not only sized: a store must not fail later.
-                let failed = match length {
-                    0 => 0,
-                    // SAFETY: a call on an open descriptor.
-                    _ => unsafe { libc::posix_fallocate(fd.as_raw_fd(), 0, length as libc::off_t) },
-                };
-                if failed != 0 {
+                if length > 0
+                    && let Err(e) = allocate(fd.as_raw_fd(), 0, length)
+                {
                     // SAFETY: a C string.
                     unsafe { libc::shm_unlink(name.as_ptr()) };
-                    return Err(errno(failed));
+                    return Err(e);
                 }
                 return Ok((fd.into_raw_fd(), true));
             }

@@ -13,7 +13,10 @@ use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Release};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
 
 /// What tells one file from another, also after its number was given to a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -382,6 +385,20 @@ impl FileMap {
         Ok(())
     }
 
+    /// The address of a range that is inside the file, as far as that is known, and in one piece:
+    /// nearly every access.
+    fn one(&self, at: u64, len: usize) -> Option<*mut u8> {
+        let end = at.checked_add(len as u64)?;
+        if end > self.known.get() {
+            return None;
+        }
+        let pieces = self.pieces.borrow();
+        let inside = |p: &&Piece| at >= p.start && end <= p.start + p.map.len() as u64;
+        let p = pieces.iter().find(inside)?;
+        // SAFETY: the offset lies inside this piece, so the address is inside its mapping.
+        Some(unsafe { p.map.as_mut_ptr().add((at - p.start) as usize) })
+    }
+
     /// Calls `f` with the addresses of the parts of a range that is inside the file.
     fn parts(&self, at: u64, len: usize, mut f: impl FnMut(*mut u8, usize, usize)) -> Result<()> {
         let end = at
@@ -425,6 +442,11 @@ impl Storage for FileMap {
     }
 
     fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        if let Some(from) = self.one(at, buf.len()) {
+            // SAFETY: as many bytes at `from` are mapped and inside the file; see below.
+            unsafe { std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
+            return Ok(());
+        }
         let end = at.saturating_add(buf.len() as u64);
         if end > self.known.get() {
             self.len()?;
@@ -445,6 +467,14 @@ impl Storage for FileMap {
     }
 
     fn load(&self, at: u64) -> Result<u64> {
+        if at % 8 == 0
+            && let Some(from) = self.one(at, 8)
+        {
+            // SAFETY: 8 mapped bytes at a multiple of 8, inside the file.
+            return Ok(u64::from_le(
+                unsafe { &*from.cast::<AtomicU64>() }.load(Acquire),
+            ));
+        }
         let mut w = [0; 8];
         self.read(at, &mut w)?;
         Ok(u64::from_le_bytes(w))
@@ -453,6 +483,11 @@ impl Storage for FileMap {
     fn store(&self, at: u64, word: u64) -> Result<()> {
         if !self.file.writable || at % 8 != 0 {
             return Err(errno(libc::EBADF).into());
+        }
+        if let Some(to) = self.one(at, 8) {
+            // SAFETY: as below.
+            unsafe { &*to.cast::<AtomicU64>() }.store(word.to_le(), Release);
+            return Ok(());
         }
         self.parts(at, 8, |to, _, _| {
             // SAFETY: 8 mapped bytes at a multiple of 8 (pieces begin at page boundaries) in a

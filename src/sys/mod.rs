@@ -41,6 +41,19 @@ pub(crate) fn retry(mut call: impl FnMut() -> i64) -> io::Result<i64> {
     }
 }
 
+/// Gives a range of a shared object its memory; on tmpfs this can be interrupted.
+pub(crate) fn allocate(fd: i32, from: usize, to: usize) -> io::Result<()> {
+    loop {
+        // SAFETY: a call on a descriptor.
+        match unsafe { libc::posix_fallocate(fd, from as libc::off_t, (to - from) as libc::off_t) }
+        {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            n => return Err(errno(n)),
+        }
+    }
+}
+
 /// Sets errno for a C caller.
 pub(crate) fn set_errno(n: i32) {
     // SAFETY: the address of this thread's errno.

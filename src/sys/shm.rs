@@ -8,7 +8,7 @@ use super::file::{Ident, Owner};
 use super::lock::Lock;
 use super::sigbus::Guard;
 use super::users::{self, User, Users};
-use super::{errno, last_error, names, retry};
+use super::{allocate, errno, last_error, names, retry};
 use crate::engine::State;
 use crate::error::{Error, Result};
 use memmap2::{MmapOptions, MmapRaw};
@@ -177,15 +177,8 @@ pub fn give_to(fd: i32, owner: Owner) {
         if libc::fchown(fd, owner.uid, owner.gid) != 0 {
             libc::fchown(fd, u32::MAX, owner.gid);
         }
-        libc::fchmod(fd, owner.mode & 0o666);
-    }
-}
-
-fn allocate(fd: i32, from: usize, to: usize) -> io::Result<()> {
-    // SAFETY: a call on a descriptor.
-    match unsafe { libc::posix_fallocate(fd, from as libc::off_t, (to - from) as libc::off_t) } {
-        0 => Ok(()),
-        n => Err(errno(n)),
+        // The owner of a file that he has made read-only still shares it among his processes.
+        libc::fchmod(fd, (owner.mode | 0o600) & 0o666);
     }
 }
 
@@ -293,9 +286,8 @@ impl Shm {
         // Without a name until it is whole: nobody can see it half-made, and if we die it is gone.
         let fd = open_object(&dir, libc::O_TMPFILE).map_err(Error::OpenShm)?;
         // SAFETY: a call on an open descriptor.
-        if unsafe { libc::ftruncate(fd.as_raw_fd(), SIZE as libc::off_t) } != 0 {
-            return Err(Error::ResizeShm(last_error()));
-        }
+        retry(|| i64::from(unsafe { libc::ftruncate(fd.as_raw_fd(), SIZE as libc::off_t) }))
+            .map_err(Error::ResizeShm)?;
         allocate(fd.as_raw_fd(), 0, FIRST).map_err(Error::ResizeShm)?;
         give_to(fd.as_raw_fd(), owner);
         let shm = Self::map(fd, name)?;
@@ -456,6 +448,12 @@ impl Shm {
                 }
             });
         }
+    }
+
+    /// Whether it still stands under the name by which it was opened.
+    pub fn has_name(&self) -> bool {
+        let path = names::shm_path(&self.name);
+        path.is_some_and(|p| inode_of(&p) == Some(self.place().1))
     }
 
     /// Remembers that there is a semaphore beside it.

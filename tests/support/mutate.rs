@@ -428,7 +428,7 @@ impl Work<'_> {
 
     fn pages(&mut self) {
         let len = [PAGE, 2 * PAGE, TABLE, PAIR][self.pick(4)];
-        let mut place = |w: &mut Self| match w.rng.below(4) {
+        let place = |w: &mut Self| match w.rng.below(4) {
             0 => w.table(),
             1 => {
                 let pages = w.bytes.len() / PAGE;
@@ -442,7 +442,9 @@ impl Work<'_> {
             0 => {
                 self.lay(at, &y);
                 self.lay(other, &x);
-                self.tell(format!("{len} bytes at {at:#x} and {other:#x} change places"));
+                self.tell(format!(
+                    "{len} bytes at {at:#x} and {other:#x} change places"
+                ));
             }
             1 => {
                 self.lay(at, &vec![0; len]);
@@ -509,7 +511,7 @@ impl Work<'_> {
     }
 
     fn flags(&mut self) {
-        let mut flag = |w: &mut Self| match w.rng.below(5) {
+        let flag = |w: &mut Self| match w.rng.below(5) {
             0 | 1 => 0,
             2 | 3 => 1,
             _ => w.value(),
@@ -737,7 +739,10 @@ impl Work<'_> {
             .get(from..(from + len).min(other.bytes.len()))
             .unwrap_or_default();
         self.lay(at, part);
-        self.tell(format!("{len} bytes of {} at {from:#x} to {at:#x}", other.name));
+        self.tell(format!(
+            "{len} bytes of {} at {from:#x} to {at:#x}",
+            other.name
+        ));
         if at % PAGE == 0 {
             self.moved(at);
         }

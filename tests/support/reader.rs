@@ -70,6 +70,8 @@ struct Copy<'a> {
 
 struct File<'a> {
     bytes: &'a [u8],
+    /// Bytes that are really there.
+    len: usize,
     slots: usize,
     key_size: usize,
     value_size: usize,
@@ -94,6 +96,7 @@ impl<'a> File<'a> {
         };
         Some(File {
             bytes,
+            len: bytes.len(),
             slots: field(32, 510)?,
             key_size: field(40, 128)?,
             value_size: field(48, 8028)?,
@@ -141,14 +144,13 @@ impl<'a> File<'a> {
     }
 
     fn intact(&self, at: usize, marked: bool) -> Option<[Copy<'a>; 2]> {
-        if at < PAGE + TABLE || at % PAGE != 0 {
+        if at < PAGE + TABLE || at % PAGE != 0 || at + PAIR > self.len {
             return None;
         }
         let pair = self.pair(at)?;
         let [a, b] = &pair;
         for (side, c) in pair.iter().enumerate() {
-            let end =
-                c.end == LIVE[side].1 || marked && (c.end == 0 || c.end == DEAD[side].1);
+            let end = c.end == LIVE[side].1 || marked && (c.end == 0 || c.end == DEAD[side].1);
             if !c.good || c.kind != Kind::Live || c.start != LIVE[side].0 || !end {
                 return None;
             }
@@ -187,7 +189,7 @@ impl<'a> File<'a> {
         let mut out: Vec<usize> = Vec::new();
         let mut at = PAGE;
         loop {
-            let inside = at % PAGE == 0 && at >= PAGE && at + TABLE <= self.bytes.len();
+            let inside = at % PAGE == 0 && at >= PAGE && at + TABLE <= self.len;
             if !inside || out.last().is_some_and(|&last| last >= at) || self.table_signs(at) == 0 {
                 return (out, false);
             }
@@ -211,7 +213,7 @@ impl<'a> File<'a> {
         let (a, b) = (self.word(at), self.word(at + 8));
         let place = usize::try_from(a)
             .ok()
-            .filter(|&p| p > 0 && p < self.bytes.len() && b == (p + BLOCK) as u64);
+            .filter(|&p| p > 0 && p < self.len && b == (p + BLOCK) as u64);
         (place, self.word(at + 16))
     }
 
@@ -223,20 +225,25 @@ impl<'a> File<'a> {
 /// What must be found in this file by an open that may recover it.
 pub fn read(bytes: &[u8]) -> Expected {
     let mut out = Expected::default();
-    let Some(file) = File::new(bytes) else {
+    // What lies behind the end reads as zeros: a copy that the file ends in may still be good.
+    let real_len = bytes.len();
+    let mut padded = bytes.to_vec();
+    padded.resize(real_len.next_multiple_of(PAGE) + PAIR, 0);
+    let bytes = padded.as_slice();
+    let Some(mut file) = File::new(bytes).filter(|_| real_len >= PAGE) else {
         return out;
     };
+    file.len = real_len;
     out.header = true;
     (out.slots, out.key_size, out.value_size) = (file.slots, file.key_size, file.value_size);
     let clean = file.word(16) == 0 && file.word(24) == 1;
-    out.marked = bytes.len() >= PAGE + TABLE && file.word(PAGE + 8) == MARK;
+    out.marked = real_len >= PAGE + TABLE && file.word(PAGE + 8) == MARK;
     let (tables, whole) = file.chain();
-    out.believed =
-        clean && !out.marked && whole && tables.iter().all(|&t| file.table_is_right(t));
+    out.believed = clean && !out.marked && whole && tables.iter().all(|&t| file.table_is_right(t));
 
     // Everything that could ever be served, wherever it lies.
     let mut live: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
-    for at in (PAGE..bytes.len()).step_by(PAGE) {
+    for at in (PAGE..real_len).step_by(PAGE) {
         for side in 0..2 {
             let Some(c) = file.copy(at, side) else {
                 continue;
@@ -276,7 +283,7 @@ pub fn read(bytes: &[u8]) -> Expected {
     let mut met = BTreeSet::new();
     let mut doubtful_to = 0;
     let mut at = PAGE + TABLE;
-    while at < bytes.len() {
+    while at < real_len {
         let (signs, good) = file.signs(at);
         if good {
             if at >= doubtful_to {
@@ -299,7 +306,7 @@ pub fn read(bytes: &[u8]) -> Expected {
         at += PAGE;
     }
 
-    for at in (PAGE + TABLE..bytes.len()).step_by(PAGE) {
+    for at in (PAGE + TABLE..real_len).step_by(PAGE) {
         let Some([a, b]) = file.intact(at, out.marked) else {
             continue;
         };

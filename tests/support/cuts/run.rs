@@ -137,6 +137,7 @@ fn life_after(before: &Played, number: usize, epoch: &Epoch, choice: &Choice) ->
         baseline: Baseline::of(permits),
         ops,
         ours: before.scenario.ours,
+        plain: before.scenario.plain,
         fault: before.scenario.fault,
     }
 }
@@ -424,6 +425,7 @@ fn judge(played: &Played, epoch: &Epoch, choice: &Choice, seed: u64) -> Result<(
         image: &image,
         permits,
         ours: played.scenario.ours,
+        plain: played.scenario.plain,
         seed,
     };
     quietly(|| replay::check(&case))?

@@ -52,6 +52,8 @@ pub struct Scenario {
     pub ops: Vec<Op>,
     /// The file was never in other hands.
     pub ours: bool,
+    /// Promise P3 holds: no value in it looks like a block or a table.
+    pub plain: bool,
     /// How the medium deceives the engine.
     pub fault: Fault,
 }
@@ -190,6 +192,7 @@ impl Script {
             baseline,
             ops: self.ops,
             ours: false,
+            plain: true,
             fault: Fault::None,
         }
     }
@@ -209,6 +212,7 @@ impl Script {
                 baseline,
                 ops: prelude,
                 ours: true,
+                plain: true,
                 fault: Fault::None,
             };
             let record = past.record();
@@ -221,6 +225,7 @@ impl Script {
             baseline,
             ops: self.ops,
             ours: true,
+            plain: true,
             fault: Fault::None,
         }
     }

@@ -1,0 +1,19 @@
+#!/bin/bash
+# The long runs of the reliability tests: rounds over ever new seeds, until interrupted or for ROUNDS rounds.
+# A round that was interrupted is run again; finished ones are remembered in build/soak. Each prints its seed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+state=build/soak
+mkdir -p "$state"
+first=$(cat "$state/next" 2>/dev/null || echo 1)
+last=${ROUNDS:+$((first + ROUNDS - 1))}
+for ((seed = first; ; seed++)); do
+    [ -z "${last:-}" ] || [ "$seed" -le "$last" ] || break
+    echo "round $seed"
+    KISSDB_CUT_STATES=${CUTS:-2000000} KISSDB_CUT_SEED=$seed KISSDB_CUT_SEEDS=1 \
+        cargo test --release --test power_cuts -- --nocapture
+    KISSDB_KILLS=${KILLS:-10000} KISSDB_SEED=$seed cargo test --release --test kills -- --nocapture
+    KISSDB_DAMAGED=${DAMAGED:-4000000} KISSDB_SEED=$seed cargo test --release --test damaged -- --nocapture
+    KISSDB_HISTORIES=${HISTORIES:-40000} KISSDB_SEED=$seed cargo test --release --test histories -- --nocapture
+    echo $((seed + 1)) > "$state/next"
+done

@@ -4,7 +4,7 @@
 //! [`Database`] for Rust. Any number of processes, threads and handles may use one file, through
 //! either.
 //!
-//! Source, from the bytes up: [`format`] says what a file looks like, [`engine`] changes and
+//! Source, from the bytes up: [`mod@format`] says what a file looks like, [`engine`] changes and
 //! recovers it over a small storage trait, `sys` talks to the operating system, `session` puts them
 //! together for one open handle.
 #![deny(unsafe_code)]

@@ -496,6 +496,10 @@ fn judge(bytes: &[u8], rng: &mut Rng, counts: &mut Counts) -> Judged {
         }
     }
 
+    if let Some(path) = std::env::var_os("KISSDB_DAMAGED_AFTER") {
+        std::fs::write(path, &after).expect("keep the file");
+    }
+
     // Once more.
     let mut e = match open(after.clone(), true) {
         Ok(e) => e,

@@ -232,3 +232,21 @@ fn is_root(test: &str) -> bool {
     }
     root
 }
+
+/// In an agent: what a test has its process do.
+fn job(name: &str, arguments: &[&str]) -> String {
+    match (name, arguments) {
+        ("cache-and-die", [path]) => names::cache_and_die(path),
+        ("copy-with-holes", [from, to]) => limits::copy_with_holes(from, to),
+        ("descriptor-0", [dir]) => calls::descriptor_0(dir),
+        ("descriptors", [path]) => users::descriptors(path),
+        ("endure", [mode, path]) => damage::endure(mode, path),
+        ("few-descriptors", [path]) => limits::few_descriptors(path),
+        ("little-memory", [path]) => limits::little_memory(path),
+        ("objects-of", [path]) => rights::objects_of(path),
+        ("open-and-close", [door, path]) => deaths::open_and_close(door, path),
+        ("orphan", [path]) => users::orphan(path),
+        ("put-like-a-table", [path]) => damage::put_like_a_table(path),
+        _ => panic!("no job: {name} {arguments:?}"),
+    }
+}

@@ -39,6 +39,8 @@ struct Board {
     /// Stores counted so far; before store number `fatal` the child dies.
     stores: AtomicU64,
     fatal: AtomicU64,
+    /// The stores counted when each call began.
+    stores_before: [AtomicU64; 8],
     /// The answer that was not the expected one: call number + 1, and what it answered.
     wrong: AtomicU64,
     answer: AtomicU64,
@@ -61,6 +63,8 @@ enum Do {
 struct Scenario {
     name: &'static str,
     before: &'static [Do],
+    /// If not empty, another process makes these calls first, and is killed in the middle of the last one.
+    wreck: &'static [Do],
     calls: &'static [Do],
 }
 
@@ -73,32 +77,52 @@ use Do::{Close, Delete, Open, Put};
 const FIRST_PUT: Scenario = Scenario {
     name: "first put in a new file",
     before: &[],
+    wreck: &[],
     calls: &[Open, Put(A, 100, 1), Close],
 };
 const OVERWRITE: Scenario = Scenario {
     name: "overwrite",
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
+    wreck: &[],
     calls: &[Open, Put(A, 90, 3), Put(A, 120, 4), Close],
 };
 const DELETE: Scenario = Scenario {
     name: "delete",
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
+    wreck: &[],
     calls: &[Open, Delete(A), Close],
 };
 const PUT_AGAIN: Scenario = Scenario {
     name: "put into a deleted slot",
     before: &[Put(A, 100, 1), Put(B, 210, 2), Delete(A)],
+    wreck: &[],
     calls: &[Open, Put(TWIN, 90, 3), Close],
 };
 const SECOND_TABLE: Scenario = Scenario {
     name: "second table",
     before: &[Put(A, 100, 1)],
+    wreck: &[],
     calls: &[Open, Put(TWIN, 90, 3), Close],
 };
 const LAST_CLOSE: Scenario = Scenario {
     name: "last close",
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
+    wreck: &[],
     calls: &[Open, Put(C, 60, 3), Put(A, 0, 4), Delete(B), Close],
+};
+
+/// Recovery, and the finishing of what a dead process has left, can be killed as well.
+const RECOVERY: Scenario = Scenario {
+    name: "after a death in an overwrite",
+    before: &[Put(A, 100, 1), Put(B, 210, 2)],
+    wreck: &[Open, Put(C, 60, 3), Delete(B), Put(A, 150, 4)],
+    calls: &[Open, Put(C, 70, 5), Close],
+};
+const SECOND_RECOVERY: Scenario = Scenario {
+    name: "after a death in a put with a second table",
+    before: &[Put(A, 100, 1), Put(B, 210, 2), Delete(B)],
+    wreck: &[Open, Put(B, 77, 3), Put(TWIN, 200, 4)],
+    calls: &[Open, Put(TWIN, 70, 5), Close],
 };
 
 /// Has the slot of [`A`].
@@ -114,9 +138,9 @@ fn keys_collide() {
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn after(scenario: &Scenario, calls: usize) -> Model {
-    let mut model = Model::new();
-    for call in scenario.before.iter().chain(&scenario.calls[..calls]) {
+/// What is there after these calls.
+fn after(mut model: Model, calls: &[Do]) -> Model {
+    for call in calls {
         match *call {
             Put(key, len, n) => drop(model.insert(key.into(), support::value(n, len))),
             Delete(key) => drop(model.remove(key.as_bytes())),
@@ -147,7 +171,7 @@ fn child() {
     };
     procs::die_with_the_driver();
     let words: Vec<&str> = work.split('\n').collect();
-    let [path, board, sizes, scenario, at] = words[..] else {
+    let [path, board, sizes, scenario, part, at] = words[..] else {
         panic!("{work}")
     };
     let board = Mapped::<Board>::open(Path::new(board)).expect("the board");
@@ -163,7 +187,12 @@ fn child() {
         let mut byte = [0];
         std::io::stdin().read_exact(&mut byte).expect("the driver");
     }
-    perform(scenario.calls, Path::new(path), sizes, &board);
+    let calls = if part == "Wreck" {
+        scenario.wreck
+    } else {
+        scenario.calls
+    };
+    perform(calls, Path::new(path), sizes, &board);
     // SAFETY: ends this process at once.
     unsafe { libc::_exit(0) };
 }
@@ -172,6 +201,7 @@ fn perform(calls: &[Do], path: &Path, sizes: Sizes, board: &Board) {
     let db = Plain::new();
     for (call, n) in calls.iter().zip(1..) {
         board.begun.store(n, SeqCst);
+        board.stores_before[n as usize % 8].store(board.stores.load(SeqCst), SeqCst);
         let right = match *call {
             Open => (db.open(path, ffi::RWCREAT, ffi::WT, sizes), 0),
             Put(key, len, value) => {
@@ -339,20 +369,26 @@ enum Fate {
     Ended,
 }
 
+/// Which calls of a scenario a child makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Wreck,
+    Calls,
+}
+
 /// Runs a child up to point `n`.
-fn run(work: &Work, n: u64) -> Result<Fate, String> {
+fn run(work: &Work, part: Part, at: At, n: u64) -> Result<Fate, String> {
     let board = Mapped::<Board>::create(&work.board).expect("the board");
     board.fatal.store(n, SeqCst);
     let text = format!(
-        "{}\n{}\n{}\n{}\n{:?}",
+        "{}\n{}\n{}\n{}\n{part:?}\n{at:?}",
         work.path.display(),
         work.board.display(),
         work.sizes.value,
-        work.scenario,
-        work.at
+        work.scenario
     );
     let mut command = procs::child(CHILD, text);
-    let (mut child, ended) = match work.at {
+    let (mut child, ended) = match at {
         At::Store => {
             let mut child = Running::start(&mut command);
             child.wait();
@@ -375,9 +411,8 @@ fn run(work: &Work, n: u64) -> Result<Fate, String> {
         "exit 0" => Ok(Fate::Ended),
         "signal 9" if ended != Some(false) => Ok(Fate::Killed),
         how => Err(format!(
-            "the child ended by {how} in call {} of {:?}",
-            board.begun.load(SeqCst),
-            SCENARIOS[work.scenario].calls
+            "the child ended by {how} in call {} of {part:?}",
+            board.begun.load(SeqCst)
         )),
     }
 }
@@ -466,19 +501,43 @@ struct Work {
     scenario: usize,
     sizes: Sizes,
     at: At,
-    /// Whether another process has the database open meanwhile.
-    survivor: bool,
+    with: With,
+    /// The store before which the wreck's process died.
+    wreck: Option<u64>,
     path: PathBuf,
     board: PathBuf,
 }
 
-const SCENARIOS: [&Scenario; 6] = [
+impl Work {
+    /// Removes the shared objects, as a reboot does.
+    fn wipe(&self) {
+        for tail in ["-shm-info", "-ht"] {
+            let name = support::object_name(&self.path, tail);
+            let _ = fs::remove_file(Path::new("/dev/shm").join(name));
+        }
+    }
+}
+
+/// Who or what is there beside the child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum With {
+    /// Nobody, and no shared objects.
+    Nobody,
+    /// The shared objects of the wreck, and nobody alive.
+    Objects,
+    /// Another process, or at least another handle, that goes on.
+    Survivor,
+}
+
+const SCENARIOS: [&Scenario; 8] = [
     &FIRST_PUT,
     &OVERWRITE,
     &DELETE,
     &PUT_AGAIN,
     &SECOND_TABLE,
     &LAST_CLOSE,
+    &RECOVERY,
+    &SECOND_RECOVERY,
 ];
 
 /// A call of the survivors may take this long.
@@ -509,8 +568,9 @@ fn told(model: &Model) -> String {
     model.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
-/// Reads everything, then puts, overwrites and deletes; `model` follows.
-fn exercise(who: &str, db: &Plain, possible: &[Model]) -> Result<Model, String> {
+/// Reads everything, then puts, overwrites and deletes; if it is to be `gentle` not: what the death has torn must be in
+/// order at the close although nobody writes over it.
+fn exercise(who: &str, db: &Plain, possible: &[Model], gentle: bool) -> Result<Model, String> {
     let seen = state_of(db).map_err(|e| format!("{who}: {e}"))?;
     if !possible.contains(&seen) {
         let possible: Vec<String> = possible.iter().map(told).collect();
@@ -519,6 +579,9 @@ fn exercise(who: &str, db: &Plain, possible: &[Model]) -> Result<Model, String> 
             told(&seen),
             possible.join(" or ")
         ));
+    }
+    if gentle {
+        return Ok(seen);
     }
     let mut model = seen;
     for (key, len, n) in [("/new", 77, 11), (A, 33, 12), (TWIN, 150, 13), (A, 200, 14)] {
@@ -583,18 +646,18 @@ fn fresh(who: &str, path: &Path, sizes: Sizes) -> Result<Plain, String> {
 }
 
 /// A process that was open already goes on.
-fn survived(work: &Work, survivor: &Plain, possible: &[Model]) -> Result<(), String> {
-    let model = exercise("who was open already", survivor, possible)?;
+fn survived(work: &Work, survivor: &Plain, possible: &[Model], gentle: bool) -> Result<(), String> {
+    let model = exercise("who was open already", survivor, possible, gentle)?;
     let late = fresh("a fresh one", &work.path, work.sizes)?;
-    let model = exercise("a fresh one", &late, &[model])?;
+    let model = exercise("a fresh one", &late, &[model], gentle)?;
     close("a fresh one", &late)?;
-    let model = exercise("who was open already, again,", survivor, &[model])?;
+    let model = exercise("who was open already, again,", survivor, &[model], gentle)?;
     close("who was open already", survivor)?;
     closed("who was open already", &work.path, &model)
 }
 
 /// All users are dead: their shared objects are there, or, as after a reboot, not.
-fn recovered(work: &Work, possible: &[Model]) -> Result<(), String> {
+fn recovered(work: &Work, possible: &[Model], gentle: bool) -> Result<(), String> {
     let rebooted = work.path.with_extension("rebooted");
     let read_only = work.path.with_extension("readonly");
     let there = work.path.exists();
@@ -623,7 +686,7 @@ fn recovered(work: &Work, possible: &[Model]) -> Result<(), String> {
     ] {
         if there || path == &work.path {
             let db = fresh(who, path, work.sizes)?;
-            let model = exercise(who, &db, possible)?;
+            let model = exercise(who, &db, possible, gentle)?;
             close(who, &db)?;
             closed(who, path, &model)?;
         }
@@ -639,7 +702,7 @@ fn point(work: &Arc<Work>, template: &[u8], n: u64) -> Result<Option<()>, String
         fs::write(&work.path, template).expect("the file");
     }
     let scenario = SCENARIOS[work.scenario];
-    let survivor = if work.survivor {
+    let survivor = if work.with == With::Survivor {
         Some(Arc::new(fresh(
             "the survivor to be",
             &work.path,
@@ -648,17 +711,39 @@ fn point(work: &Arc<Work>, template: &[u8], n: u64) -> Result<Option<()>, String
     } else {
         None
     };
-    let fate = run(work, n)?;
+    let before = after(Model::new(), scenario.before);
+    let mut bases = vec![before.clone()];
+    if let Some(wreck) = work.wreck {
+        run(work, Part::Wreck, At::Store, wreck)?;
+        let board = Mapped::<Board>::open(&work.board).expect("the board");
+        let done = [&board.answered, &board.begun].map(|c| c.load(SeqCst) as usize);
+        bases = done
+            .map(|n| after(before.clone(), &scenario.wreck[..n]))
+            .to_vec();
+        if work.with == With::Nobody {
+            work.wipe();
+        }
+    }
+    let fate = run(work, Part::Calls, work.at, n)?;
     let board = Mapped::<Board>::open(&work.board).expect("the board");
-    let possible =
-        [&board.answered, &board.begun].map(|c| after(scenario, c.load(SeqCst) as usize));
+    let mut possible = Vec::new();
+    for base in bases {
+        for count in [&board.answered, &board.begun] {
+            possible.push(after(
+                base.clone(),
+                &scenario.calls[..count.load(SeqCst) as usize],
+            ));
+        }
+    }
     let in_flight = board.begun.load(SeqCst);
+    // Every second point each way, the others with the other sizes.
+    let gentle = n % 2 == u64::from(work.sizes == SETTINGS);
     let (send, receive) = std::sync::mpsc::channel();
     let theirs = work.clone();
     std::thread::spawn(move || {
         let result = match survivor {
-            Some(db) => survived(&theirs, &db, &possible),
-            None => recovered(&theirs, &possible),
+            Some(db) => survived(&theirs, &db, &possible, gentle),
+            None => recovered(&theirs, &possible, gentle),
         };
         drop(send.send(result));
     });
@@ -688,24 +773,32 @@ fn every_point(scenario: &'static Scenario, at: At) {
     for sizes in [SETTINGS, RESOURCES] {
         let path = scratch.db(&format!("{}.db", sizes.value));
         let template = template(scenario, &scratch.db("template.db"), sizes);
-        for survivor in [false, true] {
-            let work = Arc::new(Work {
+        let all = if scenario.wreck.is_empty() {
+            &[With::Nobody, With::Survivor][..]
+        } else {
+            &[With::Nobody, With::Objects, With::Survivor]
+        };
+        for &with in all {
+            let mut work = Work {
                 scenario: number,
                 sizes,
                 at,
-                survivor,
+                with,
+                wreck: None,
                 path: path.clone(),
                 board: scratch.db("board"),
-            });
+            };
+            if !scenario.wreck.is_empty() {
+                work.wreck = Some(wreck_point(&work, &template));
+                scratch.wipe_objects();
+            }
+            let work = Arc::new(work);
             let mut n = only.unwrap_or(0);
             let since = procs::now();
             loop {
                 let found = point(&work, &template, n);
                 if let Err(what) = &found {
-                    bad.push(format!(
-                        "{} {at:?} {n}, survivor {survivor}: {what}",
-                        sizes.value
-                    ));
+                    bad.push(format!("{} {at:?} {n}, {with:?}: {what}", sizes.value));
                     scratch.wipe_objects();
                 }
                 if found == Ok(None) || only.is_some() || bad.len() >= 10 {
@@ -717,7 +810,11 @@ fn every_point(scenario: &'static Scenario, at: At) {
                 "{}, {}, {}: killed before each of {n} {}, {:.1} s",
                 scenario.name,
                 sizes.value,
-                if survivor { "another user" } else { "alone" },
+                match with {
+                    With::Nobody => "alone",
+                    With::Objects => "alone with the objects of the dead",
+                    With::Survivor => "another user",
+                },
                 if at == At::Store {
                     "stores"
                 } else {
@@ -734,6 +831,18 @@ fn every_point(scenario: &'static Scenario, at: At) {
         bad.len(),
         bad.join("\n")
     );
+}
+
+/// A store in the middle of the last call of a wreck. `KISSDB_WRECK` names another place, in percent.
+fn wreck_point(work: &Work, template: &[u8]) -> u64 {
+    fs::write(&work.path, template).expect("the file");
+    let whole = run(work, Part::Wreck, At::Store, u64::MAX);
+    assert!(matches!(whole, Ok(Fate::Ended)), "the wreck's calls");
+    let board = Mapped::<Board>::open(&work.board).expect("the board");
+    let last = SCENARIOS[work.scenario].wreck.len();
+    let from = board.stores_before[last].load(SeqCst);
+    let stores = board.stores.load(SeqCst) - from;
+    from + stores * procs::number("KISSDB_WRECK", 50) / 100
 }
 
 /// The file before the scenario begins: cleanly closed, or none.
@@ -772,4 +881,6 @@ points! {
     stores_of_a_put_again calls_of_a_put_again PUT_AGAIN;
     stores_of_a_second_table calls_of_a_second_table SECOND_TABLE;
     stores_of_a_last_close calls_of_a_last_close LAST_CLOSE;
+    stores_of_a_recovery calls_of_a_recovery RECOVERY;
+    stores_of_another_recovery calls_of_another_recovery SECOND_RECOVERY;
 }

@@ -483,8 +483,8 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn tell(report: &Report, seed: u64) {
-    for (name, n) in &report.states {
-        println!("{n:9} {name}");
+    for (name, (n, seconds)) in &report.states {
+        println!("{n:9} states {seconds:7.1} s {name}");
     }
     println!(
         "seed {seed}: {} states, {} of them of a recovery or behind one, {:.1} s, {:.0} a second; {} failed",

@@ -75,12 +75,20 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             found = true;
             self.settle_epoch(&place)?;
             let side = place.slot.word.side();
-            let checksum =
-                self.store
-                    .load(side.offset(place.pair) + block::CHECKSUM as u64)? as u32;
+            let checksum = self.sum_at(side.offset(place.pair))?;
             self.write_deleted(&place, checksum)?;
         }
         Ok(found)
+    }
+
+    /// [`RawBlock::sum`] of the block at `at`.
+    fn sum_at(&self, at: u64) -> Result<u32> {
+        if self.sizes.covers_all() {
+            return Ok(self.store.load(at + block::CHECKSUM as u64)? as u32);
+        }
+        let mut block = RawBlock::zeroed();
+        self.store.read(at, &mut block.0[..])?;
+        Ok(block.sum(self.sizes))
     }
 
     fn may_write(&self) -> Result<()> {
@@ -154,7 +162,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         block.mark_empty(self.sizes);
         self.set_checked(place.pair, false);
         self.write_copy(place.pair, side, &block, true)?;
-        let word = Word::tagged(side, self.epoch(), block.checksum());
+        let word = Word::tagged(side, self.epoch(), block.sum(self.sizes));
         self.store.store(place.at + 16, word.0)?;
         self.set_checked(place.pair, true);
         Ok(())
@@ -191,7 +199,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Where the original would lose the rest of the chain if it found a deleted A that is bad: A
     /// becomes live, with its old contents, while a durable B is the one that counts.
     fn prepare_a(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
-        let word = Word::tagged(Side::B, self.epoch(), block.checksum());
+        let word = Word::tagged(Side::B, self.epoch(), block.sum(self.sizes));
         self.store.store(place.at + 16, word.0)?;
         self.sync()?;
         let mut old = RawBlock::zeroed();
@@ -207,7 +215,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The slot of a pair whose two copies are whole.
     fn commit(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
-        let word = Word::tagged(Side::A, self.epoch(), block.checksum());
+        let word = Word::tagged(Side::A, self.epoch(), block.sum(self.sizes));
         let print = prints::print_of(hash::djb2(block.key()));
         self.write_slot(place, Slot::live(place.pair, word), print)?;
         self.end_intent();
@@ -225,7 +233,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
         }
-        if place.table > 0 && self.sizes.covered() < block::END - block::KEY {
+        if place.table > 0 && !self.sizes.covers_all() {
             // The checksum does not cover the table number; a pair that named table 0 instead
             // would take the slot of another key in the original's eyes.
             for side in [Side::A, Side::B] {
@@ -276,9 +284,35 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 }
                 Ok(())
             }
-            Outcome::Deleted(_) => self.write_dead(pair.at),
+            Outcome::Deleted(side) => {
+                let other = side.other();
+                if !pair.verdict(other).good {
+                    let mut block = pair.block(side).clone();
+                    block.set_delimiters(other, false);
+                    self.write_copy(pair.at, other, &block, true)?;
+                }
+                self.write_dead(pair.at)
+            }
             Outcome::Damaged => Ok(()),
         }
+    }
+
+    /// Zeroes pages that nothing names. Where the checksum does not cover the table number, a pair
+    /// must stop being one before that goes: it would take the slot of another key.
+    pub(crate) fn erase(&mut self, at: u64, len: u64) -> Result<()> {
+        if !self.sizes.covers_all() {
+            let mut some = false;
+            for page in (at..at + len).step_by(PAGE as usize) {
+                if self.store.load(page)? != 0 {
+                    self.store.store(page, 0)?;
+                    some = true;
+                }
+            }
+            if some {
+                self.sync()?;
+            }
+        }
+        self.zero(at, len)
     }
 
     fn write_dead(&self, pair: u64) -> Result<()> {
@@ -376,7 +410,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Makes the file reach `bytes` behind `at`, and beyond, because growing is slow.
-    fn make_room(&self, at: u64, bytes: u64) -> Result<()> {
+    fn make_room(&mut self, at: u64, bytes: u64) -> Result<()> {
         let need = at
             .checked_add(bytes)
             .ok_or(Error::Corrupt("offset out of range"))?;
@@ -394,6 +428,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let want = need.saturating_add(step).next_multiple_of(PAGE).min(limit);
             if self.store.grow(want).is_err() {
                 self.store.grow(need.next_multiple_of(PAGE))?;
+            }
+            if at < len {
+                // The file must not end inside what is written there.
+                self.sync()?;
             }
         }
         Ok(())
@@ -461,7 +499,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.finish_pair(&place, delete)?;
             } else if pair % PAGE == 0 && pair + PAIR <= self.store.len()? {
                 // Not committed: the place is as empty as before.
-                self.zero(pair, PAIR)?;
+                self.erase(pair, PAIR)?;
             }
         }
         self.st().surveyed.store(0, Relaxed);
@@ -472,7 +510,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             .len()?
             .saturating_sub(end)
             .min(table::SIZE + PAIR);
-        self.zero(end, rest)?;
+        self.erase(end, rest)?;
         self.end_intent();
         Ok(())
     }
@@ -482,7 +520,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let pair = self.read_pair(place.pair)?;
         if delete {
             let side = place.slot.word.side();
-            return self.write_deleted(place, pair.verdict(side).checksum);
+            return self.write_deleted(place, pair.verdict(side).sum);
         }
         if !place.slot.is_deleted() {
             return Ok(());
@@ -496,7 +534,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut block = pair.block(side).clone();
         let v = pair.verdict(other);
         if !v.good
-            || v.checksum != block.checksum()
+            || v.sum != block.sum(self.sizes)
             || pair.block(other).delimiters().0 != other.delimiters(live).0
         {
             block.set_delimiters(other, live);

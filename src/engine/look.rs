@@ -138,14 +138,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 // The copy that the slot names did not reach the medium, and the other one had; or
                 // there is something to finish.
                 self.finish(pair, outcome)?;
-                let word = Word::tagged(side, self.epoch(), pair.verdict(side).checksum);
+                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
                 self.store.store(place.at + 16, word.0)?;
                 self.set_checked(place.pair, true);
                 Ok(())
             }
             Outcome::Deleted(side) if !pair.block(side).value_is_zero() => {
                 // A delete of ours: it keeps the contents. Only its slot did not reach the medium.
-                self.write_deleted(&place, pair.verdict(place.slot.word.side()).checksum)
+                self.write_deleted(&place, pair.verdict(place.slot.word.side()).sum)
             }
             // Not by us: the original was here after us, or the medium is bad.
             Outcome::Deleted(_) => self.walk(),

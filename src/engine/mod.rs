@@ -122,7 +122,7 @@ impl Pair {
                 // had not been touched since the last sync.
                 let arrived = |w: Word| {
                     let named = self.verdict(w.side());
-                    named.good && w.checksum() == Some(named.checksum)
+                    named.good && w.checksum() == Some(named.sum)
                 };
                 match word {
                     // As the original: B, if it lives.
@@ -154,7 +154,9 @@ impl Pair {
             Outcome::Live(_) => {
                 sides.any(|s| !self.verdict(s).good || found(s).0 != s.delimiters(true).0)
             }
-            Outcome::Deleted(_) => sides.any(|s| found(s) != s.delimiters(false)),
+            Outcome::Deleted(_) => {
+                sides.any(|s| !self.verdict(s).good || found(s) != s.delimiters(false))
+            }
             Outcome::Damaged => false,
         }
     }
@@ -283,7 +285,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         loop {
             let inside = at >= PAGE
-                && at % PAGE == 0
+                && at.is_multiple_of(PAGE)
                 && at.checked_add(table::SIZE).is_some_and(|e| e <= len);
             // Tables are appended, so a link always leads towards the end: no cycle can hide.
             let onward = tables.last().is_none_or(|&last| at > last);
@@ -337,10 +339,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.tables = tables;
         // A table of zeros has a right checksum, 0. It is believed only where nothing is missed: a
         // put that failed leaves one.
-        Ok(!zeros
-            || self
-                .used()
-                .is_ok_and(|u| u.is_everything(self.store.known_len())))
+        Ok(!zeros || self.is_nothing_loose()?)
+    }
+
+    /// Whether everything that no table names is zero.
+    fn is_nothing_loose(&self) -> Result<bool> {
+        let Ok(used) = self.used() else {
+            return Ok(false);
+        };
+        let len = self.store.len()?;
+        let mut loose = used.free();
+        loose.push((used.end(), len.saturating_sub(used.end())));
+        for (at, len) in loose {
+            if !self.is_zero(at, len)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn raw_table(&self, at: u64) -> Result<RawTable> {

@@ -132,7 +132,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let (side, slot) = match outcome {
             Outcome::Live(side) => {
                 let named = pair.verdict(place.slot.word.side());
-                let ours = named.good && place.slot.word.checksum() == Some(named.checksum);
+                let ours = named.good && place.slot.word.checksum() == Some(named.sum);
                 let whole = [Side::A, Side::B]
                     .into_iter()
                     .all(|s| pair.block(s).delimiters() == s.delimiters(true));
@@ -151,7 +151,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if unfinished {
             self.finish(&pair, outcome)?;
         }
-        let word = Word::tagged(side, self.epoch(), pair.verdict(side).checksum);
+        let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
         let slot = slot(place.pair, word);
         if unfinished || (slot.a, slot.b) != (place.slot.a, place.slot.b) {
             self.write_slot(place, slot, prints::NOTHING)?;
@@ -195,7 +195,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 {
                     let place = self.place(t, hash::slot(block.key(), self.sizes.slots))?;
                     if place.slot.is_unused() {
-                        let word = self.old_word(side, pair.verdict(side).checksum);
+                        let word = self.old_word(side, pair.verdict(side).sum);
                         self.finish(&pair, Outcome::Live(side))?;
                         let print = prints::print_of(hash::djb2(block.key()));
                         self.write_slot(&place, Slot::live(p, word), print)?;
@@ -204,7 +204,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     }
                 }
             }
-            self.zero(p, done.min(at + len - p))?;
+            self.erase(p, done.min(at + len - p))?;
             p += done;
         }
         Ok(Loose::Done)
@@ -214,7 +214,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn tidy_up(&mut self) -> Result<()> {
         let used = self.used()?;
         for (at, len) in used.free() {
-            self.zero(at, len)?;
+            self.erase(at, len)?;
         }
         if self.store.len()? != used.end() {
             self.store.truncate(used.end())?;
@@ -235,7 +235,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Both copies are lost: the place is zeroed, to be used by the next new pair.
     pub(crate) fn drop_pair(&mut self, place: &Place) -> Result<()> {
         self.set_checked(place.pair, false);
-        self.zero(place.pair, PAIR)?;
+        self.erase(place.pair, PAIR)?;
         self.write_slot(place, Slot::default(), prints::UNUSED)?;
         // Before the place is used for another key, to which the old slot would lead.
         self.sync()?;

@@ -48,11 +48,6 @@ impl Used {
         self.end * PAGE
     }
 
-    /// Whether nothing in a file of `len` bytes is free.
-    pub fn is_everything(&self, len: u64) -> bool {
-        self.end() == len && self.free().is_empty()
-    }
-
     /// The free ranges before the end, as (offset, bytes).
     pub fn free(&self) -> Vec<(u64, u64)> {
         let mut out: Vec<(u64, u64)> = Vec::new();

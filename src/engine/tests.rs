@@ -7,6 +7,7 @@ use crate::format::header::Header;
 use std::collections::BTreeMap;
 
 type Mem = Engine<Memory, State>;
+type Step<'a> = &'a dyn Fn(&mut Mem) -> crate::Result<()>;
 
 fn empty(key: u64, value: u64) -> Vec<u8> {
     let sizes = Sizes::new(510, key, value).expect("in range");
@@ -103,7 +104,7 @@ fn every_failing_change_leaves_an_open_database() {
         e.settle().expect("closes");
         let mut e = open(e.store().bytes());
         e.store().fail_after(Some(n));
-        let ops: [&dyn Fn(&mut Mem) -> crate::Result<()>; 6] = [
+        let ops: [Step; 6] = [
             &|e| e.put(b"a", b"new"),
             &|e| e.put(b"a", b"newer"),
             &|e| e.delete(b"b").map(drop),

@@ -213,8 +213,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             outcome,
             table: pair.block(side).table(),
             hash: hash::djb2(pair.block(side).key()),
-            checksum: pair.verdict(side).checksum,
-            twins: a.good && b.good && a.kind == b.kind && a.checksum == b.checksum,
+            checksum: pair.verdict(side).sum,
+            twins: a.good && b.good && a.kind == b.kind && a.sum == b.sum,
             unfinished: pair.is_unfinished(outcome),
         })
     }
@@ -429,7 +429,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             place.table as u64,
         );
         self.write_copy(r.at, to, &block, true)?;
-        let word = Word::tagged(to, self.epoch(), block.checksum());
+        let word = Word::tagged(to, self.epoch(), block.sum(self.sizes));
         self.write_slot(&place, Slot::live(r.at, word), prints::print_of(r.hash))
     }
 }

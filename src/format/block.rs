@@ -99,8 +99,8 @@ pub struct Verdict {
     pub kind: Kind,
     /// The checksum is right, the key and the size are in range, and there is something.
     pub good: bool,
-    /// The checksum field; meaningful if `good`.
-    pub checksum: u32,
+    /// See [`RawBlock::sum`]; meaningful if `good`.
+    pub sum: u32,
     /// How many of the four delimiters of its side it carries, 0..=2.
     pub delimiters: u8,
 }
@@ -144,9 +144,14 @@ impl RawBlock {
         (u64_at(&self.0[..], 0), u64_at(&self.0[..], END))
     }
 
-    /// The checksum field as it stands.
-    pub fn checksum(&self) -> u32 {
-        u64_at(&self.0[..], CHECKSUM) as u32
+    /// What a slot's word remembers of the block: a checksum over all of it, which is the block's own
+    /// where that covers all.
+    pub fn sum(&self, sizes: Sizes) -> u32 {
+        if sizes.covers_all() {
+            u64_at(&self.0[..], CHECKSUM) as u32
+        } else {
+            checksum(0, &self.0[KEY..END])
+        }
     }
 
     /// Gives the block the delimiters of a side and kind. The checksum does not cover them.
@@ -217,7 +222,7 @@ impl RawBlock {
         Verdict {
             kind,
             good,
-            checksum: field as u32,
+            sum: self.sum(sizes),
             delimiters: u8::from(start == live.0 || start == dead.0)
                 + u8::from(end == live.1 || end == dead.1),
         }
@@ -236,10 +241,7 @@ mod tests {
     fn the_vector_of_a_whole_block() {
         let b = RawBlock::new(settings(), Side::A, true, b"key1", b"hello", 0);
         let v = b.check(settings(), Side::A);
-        assert_eq!(
-            (v.kind, v.good, v.checksum),
-            (Kind::Live, true, 0xa62f_fa00)
-        );
+        assert_eq!((v.kind, v.good, v.sum), (Kind::Live, true, 0xa62f_fa00));
         assert_eq!(b.check(settings(), Side::B).kind, Kind::Nothing);
     }
 

@@ -62,6 +62,11 @@ impl Sizes {
     pub fn covered(&self) -> usize {
         self.key as usize + 4 + self.value as usize + 8
     }
+
+    /// Whether that is all from the key to the table number.
+    pub fn covers_all(&self) -> bool {
+        self.covered() == block::END - block::KEY
+    }
 }
 
 /// Reads a little-endian `u64` at `at`; 0 where the slice is too short.

@@ -5,7 +5,7 @@
 //! asked for whenever one would.
 
 use super::sigbus::Guard;
-use super::{errno, retry};
+use super::{errno, retry, room_allowed};
 use crate::engine::Storage;
 use crate::error::{Error, Result};
 use memmap2::{MmapOptions, MmapRaw};
@@ -302,18 +302,6 @@ pub fn sync_directory_of(path: &CStr) -> io::Result<()> {
     }
 }
 
-/// Past the limit on the size of files the kernel would send a deadly signal.
-fn room_allowed(len: u64) -> io::Result<()> {
-    // SAFETY: all zero is a valid rlimit.
-    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
-    // SAFETY: the buffer is an rlimit.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
-    if known && limit.rlim_cur != libc::RLIM_INFINITY && len > limit.rlim_cur {
-        return Err(errno(libc::EFBIG));
-    }
-    Ok(())
-}
-
 struct Piece {
     start: u64,
     map: MmapRaw,
@@ -467,7 +455,7 @@ impl Storage for FileMap {
     }
 
     fn load(&self, at: u64) -> Result<u64> {
-        if at % 8 == 0
+        if at.is_multiple_of(8)
             && let Some(from) = self.one(at, 8)
         {
             // SAFETY: 8 mapped bytes at a multiple of 8, inside the file.
@@ -481,7 +469,7 @@ impl Storage for FileMap {
     }
 
     fn store(&self, at: u64, word: u64) -> Result<()> {
-        if !self.file.writable || at % 8 != 0 {
+        if !self.file.writable || !at.is_multiple_of(8) {
             return Err(errno(libc::EBADF).into());
         }
         if let Some(to) = self.one(at, 8) {

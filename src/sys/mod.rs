@@ -41,8 +41,21 @@ pub(crate) fn retry(mut call: impl FnMut() -> i64) -> io::Result<i64> {
     }
 }
 
+/// Past the limit on the size of files the kernel would send a deadly signal.
+pub(crate) fn room_allowed(len: u64) -> io::Result<()> {
+    // SAFETY: all zero is a valid rlimit.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is an rlimit.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    if known && limit.rlim_cur != libc::RLIM_INFINITY && len > limit.rlim_cur {
+        return Err(errno(libc::EFBIG));
+    }
+    Ok(())
+}
+
 /// Gives a range of a shared object its memory; on tmpfs this can be interrupted.
 pub(crate) fn allocate(fd: i32, from: usize, to: usize) -> io::Result<()> {
+    room_allowed(to as u64)?;
     loop {
         // SAFETY: a call on a descriptor.
         match unsafe { libc::posix_fallocate(fd, from as libc::off_t, (to - from) as libc::off_t) }

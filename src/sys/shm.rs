@@ -8,7 +8,7 @@ use super::file::{Ident, Owner};
 use super::lock::Lock;
 use super::sigbus::Guard;
 use super::users::{self, User, Users};
-use super::{allocate, errno, last_error, names, retry};
+use super::{allocate, errno, last_error, names, retry, room_allowed};
 use crate::engine::State;
 use crate::error::{Error, Result};
 use memmap2::{MmapOptions, MmapRaw};
@@ -285,6 +285,7 @@ impl Shm {
         let dir = CString::new(names::SHM_DIR).map_err(|_| Error::OpenShm(errno(libc::EINVAL)))?;
         // Without a name until it is whole: nobody can see it half-made, and if we die it is gone.
         let fd = open_object(&dir, libc::O_TMPFILE).map_err(Error::OpenShm)?;
+        room_allowed(SIZE as u64).map_err(Error::ResizeShm)?;
         // SAFETY: a call on an open descriptor.
         retry(|| i64::from(unsafe { libc::ftruncate(fd.as_raw_fd(), SIZE as libc::off_t) }))
             .map_err(Error::ResizeShm)?;

@@ -20,7 +20,10 @@
 use super::procs::{self, Running};
 use super::support::ffi::{self, Generation, Handle, Plain, SETTINGS};
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -34,6 +37,18 @@ const SAYS: &str = "@@ ";
 pub const ONE_SECOND: Duration = Duration::from_secs(1);
 /// Whoever takes longer hangs.
 const HANGS: Duration = Duration::from_secs(30);
+
+/// A mount of an agent's own.
+pub enum Mount<'a> {
+    /// The first directory is seen at the second one as well.
+    Bind(&'a Path, &'a Path),
+    /// A file system in memory, with room for so many bytes.
+    Memory(&'a Path, u64),
+}
+
+fn c(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).expect("a path has no NUL")
+}
 
 /// The process, as the test sees it. Killed when dropped.
 pub struct Agent {
@@ -69,8 +84,41 @@ impl Agent {
         agent
     }
 
-    pub fn pid(&self) -> i32 {
-        self.running.pid()
+    /// With mounts of its own, that nobody else sees. Needs root.
+    pub fn start_with_mounts(mounts: &[Mount]) -> Agent {
+        let none = CString::default();
+        let mounts: Vec<_> = mounts
+            .iter()
+            .map(|mount| match mount {
+                Mount::Bind(from, to) => (c(from), c(to), c"none", libc::MS_BIND, none.clone()),
+                Mount::Memory(at, bytes) => {
+                    let size = CString::new(format!("size={bytes},mode=1777")).expect("a size");
+                    (c"none".into(), c(at), c"tmpfs", 0, size)
+                }
+            })
+            .collect();
+        let prepare = move || {
+            let failed = || Err(std::io::Error::last_os_error());
+            // SAFETY: system calls, with C strings that the closure owns. They concern this process alone.
+            unsafe {
+                let private = libc::MS_REC | libc::MS_PRIVATE;
+                let nothing = std::ptr::null();
+                if libc::unshare(libc::CLONE_NEWNS) != 0
+                    || libc::mount(nothing, c"/".as_ptr(), nothing, private, nothing.cast()) != 0
+                {
+                    return failed();
+                }
+                for (from, to, kind, flags, data) in &mounts {
+                    let (from, to, data) = (from.as_ptr(), to.as_ptr(), data.as_ptr().cast());
+                    if libc::mount(from, to, kind.as_ptr(), *flags, data) != 0 {
+                        return failed();
+                    }
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: it makes system calls and allocates nothing.
+        Agent::start_as(|command| drop(unsafe { command.pre_exec(prepare) }))
     }
 
     /// Tells it something, without waiting.

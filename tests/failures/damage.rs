@@ -47,16 +47,10 @@ fn failure_05_a_value_like_a_table_in_a_file_left_by_the_original() {
                 "{what}: {read:?}"
             );
         }
-        holds_unless_marked(&what, &image.clone().to_rebuild(), &pairs);
+        holds(&what, &image.clone().to_rebuild(), &pairs);
         // The same with right checksums, which the original did not get as far as to believe.
-        holds_unless_marked(&what, &image.unclean(), &pairs);
+        holds(&what, &image.unclean(), &pairs);
     }
-}
-
-/// As [`holds`], without the original's opinion of the outcome: such a value is the exception of P3.
-#[track_caller]
-fn holds_unless_marked(what: &str, image: &Image, pairs: &[(&str, &[u8])]) {
-    holds(what, image, pairs);
 }
 
 #[test]
@@ -430,8 +424,10 @@ pub fn endure(mode: &str, path: &str) -> String {
             Err(rc) => told.push(format!("{}!{rc}", key.escape_ascii())),
         }
     }
-    let keys: [&[u8]; 5] = [b"/new", b"/new too", b"/k330", b"/k0new", b"/odd"];
-    for key in keys {
+    // Some of them in the slot that the damaged tables share.
+    let slot = check::slot_of(CHAIN[0].as_bytes(), 510);
+    for key in names_in_slot("more", slot, 510, 3).iter().chain(&names_in_slot("new", 3, 510, 2)) {
+        let key = key.as_bytes();
         db.put(key, b"new");
         db.get(key).ok();
         db.delete(key);
@@ -776,7 +772,7 @@ fn the_builder_builds_what_the_checker_passes() {
         let wanted = model(&[(CHAIN[1], b"2"), ("/b", b"3")]);
         assert_eq!(check::pairs(&image.bytes), wanted);
         assert_eq!(image.bytes[..4096], header(sizes, 0, 1)[..]);
-        assert_eq!(check::table_offsets(&image.bytes).len(), if sizes.table == 7 { 2.max(check::table_offsets(&image.bytes).len()) } else { 2 });
+        assert!(check::table_offsets(&image.bytes).len() >= 2);
         let link = image.u64(FIRST_TABLE + 16 + 24 * LINK as u64);
         assert_eq!(link, image.table(1));
     }

@@ -1,11 +1,10 @@
 //! One file under two names, two files under one: 21, and the hard cases of sharing (P5).
 
-use super::agent::{Agent, ONE_SECOND};
+use super::agent::{Agent, Mount, ONE_SECOND};
 use super::build::Image;
 use super::support::ffi::{self, Handle, SETTINGS};
 use super::*;
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -314,35 +313,6 @@ fn failure_21_two_names_at_the_same_moment() {
     meet(&scratch, [&path, &hard], &mut agents);
 }
 
-/// An agent with mounts of its own, made by `mounts` in the child before it is started.
-fn agent_with_mounts(mounts: Vec<(PathBuf, PathBuf)>) -> Agent {
-    let c = |p: &Path| {
-        use std::os::unix::ffi::OsStrExt;
-        std::ffi::CString::new(p.as_os_str().as_bytes()).expect("a path")
-    };
-    let mounts: Vec<_> = mounts.iter().map(|(from, to)| (c(from), c(to))).collect();
-    Agent::start_as(|command| {
-        let prepare = move || {
-            // SAFETY: system calls with C strings that live in the closure; a mount of this process alone.
-            unsafe {
-                if libc::unshare(libc::CLONE_NEWNS) != 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                let (none, root) = (std::ptr::null(), c"/".as_ptr());
-                libc::mount(none, root, none, libc::MS_REC | libc::MS_PRIVATE, none.cast());
-                for (from, to) in &mounts {
-                    if libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) != 0 {
-                        return Err(std::io::Error::last_os_error());
-                    }
-                }
-            }
-            Ok(())
-        };
-        // SAFETY: it makes system calls only and allocates nothing.
-        unsafe { command.pre_exec(prepare) };
-    })
-}
-
 #[test]
 fn failure_21_the_second_mount_of_a_partition() {
     // The normal case in the field: one partition, mounted at two places, and users at both. Device and inode number are
@@ -359,7 +329,7 @@ fn failure_21_the_second_mount_of_a_partition() {
     make(&path, SETTINGS, &[("/a", b"1")]);
     let there = two.join("a.db");
     let mut first = Agent::start();
-    let mut second = agent_with_mounts(vec![(one.clone(), two.clone())]);
+    let mut second = Agent::start_with_mounts(&[Mount::Bind(&one, &two)]);
     assert_eq!(first.ask(&format!("middle h RDWR {}", path.display())), "0");
     assert_eq!(second.ask_quickly(&format!("middle h RDWR {}", there.display())), "0");
     assert_eq!(second.ask("count h"), "2");

@@ -48,8 +48,8 @@ pub struct Failure {
 /// What came out.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// States by scenario.
-    pub states: BTreeMap<String, u64>,
+    /// States by scenario, and the seconds of a core that they took.
+    pub states: BTreeMap<String, (u64, f64)>,
     /// Of which so many of a recovery or a life behind it.
     pub nested: u64,
     pub failed: u64,
@@ -60,7 +60,7 @@ pub struct Report {
 
 impl Report {
     pub fn total(&self) -> u64 {
-        self.states.values().sum()
+        self.states.values().map(|s| s.0).sum()
     }
 }
 
@@ -272,6 +272,7 @@ impl Shared {
     }
 
     fn task(&self, task: &Task, watch: &Watch) {
+        let begun = Instant::now();
         let (number, epoch) = &task.played.epochs[task.epoch];
         let seed = number_of(&task.played.path) ^ *number as u64;
         let count = self.states(&task.played, *number, epoch, seed, task.quota, watch);
@@ -288,10 +289,10 @@ impl Shared {
             );
         }
         let mut report = locked(&self.report);
-        *report
-            .states
-            .entry(task.played.scenario.name.clone())
-            .or_default() += count + inner;
+        let name = task.played.scenario.name.clone();
+        let entry = report.states.entry(name).or_default();
+        entry.0 += count + inner;
+        entry.1 += begun.elapsed().as_secs_f64();
         report.nested += inner;
     }
 

@@ -1,0 +1,238 @@
+//! Owners and permissions of shared objects (P8). Needs root, to be several users.
+
+use super::agent::Agent;
+use super::support::ffi::{self, Handle, SETTINGS};
+use super::*;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::PathBuf;
+
+/// Users and a group that need not exist.
+const ALICE: u32 = 54_321;
+const BOB: u32 = 54_322;
+const CAROL: u32 = 54_323;
+const TEAM: u32 = 54_400;
+
+fn object(path: &Path, tail: &str) -> PathBuf {
+    Path::new("/dev/shm").join(support::object_name(path, tail))
+}
+
+/// A directory that everybody may enter, with a database of this owner.
+fn place_of(uid: u32, gid: u32, mode: u32) -> (Scratch, PathBuf) {
+    let scratch = place();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    chown(&path, Some(uid), Some(gid)).expect("chown");
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+    (scratch, path)
+}
+
+/// A process of this user and group.
+fn user(uid: u32, gid: u32) -> Agent {
+    let mut agent = Agent::start();
+    assert_eq!(agent.ask("umask 077"), "done");
+    assert_eq!(agent.ask(&format!("euid {uid} {gid}")), "done");
+    agent
+}
+
+#[test]
+fn promise_8_objects_have_owner_group_and_mode_of_the_file() {
+    // The original's objects had the first user's owner and 0644 or 0666: whoever else could write the file was shut out, or
+    // everybody was let in. Fails if owner, group or mode of an object is not the file's, whatever the umask.
+    if !is_root("owner, group and mode") {
+        return;
+    }
+    for (uid, gid, mode) in [
+        (0, 0, 0o644),
+        (0, 0, 0o600),
+        (ALICE, TEAM, 0o660),
+        (ALICE, TEAM, 0o640),
+        (ALICE, TEAM, 0o666),
+        (0, TEAM, 0o664),
+    ] {
+        let (_scratch, path) = place_of(uid, gid, mode);
+        let mut agent = Agent::start();
+        assert_eq!(agent.ask("umask 077"), "done");
+        let told = agent.ask(&format!("job objects-of {}", path.display()));
+        let wanted = format!("{uid}:{gid}:{mode:o}");
+        assert_eq!(told, format!("-shm-info {wanted} -ht {wanted} -cache {wanted}"));
+    }
+}
+
+/// In the agent: opens the database, makes a cache as the middleware does, and looks at the objects.
+pub fn objects_of(path: &str) -> String {
+    let path = Path::new(path);
+    let handle = Handle::opened(path, ffi::RDWR, SETTINGS).expect("open");
+    let name = std::ffi::CString::new(handle.plain().cache_name().expect("a name")).expect("a name");
+    let mut made = 0;
+    // SAFETY: the name lives through the call, made is ours.
+    let fd = unsafe { ffi::kdbShmemOpen(name.as_ptr(), 4096, &mut made) };
+    let told = ["-shm-info", "-ht", "-cache"].map(|tail| {
+        let m = fs::metadata(object(path, tail)).expect("the object");
+        format!("{tail} {}:{}:{:o}", m.uid(), m.gid(), m.mode() & 0o7777)
+    });
+    // SAFETY: the cache's descriptor and name.
+    unsafe { ffi::kdbShmemClose(fd, name.as_ptr()) };
+    assert_eq!(handle.close(), 0);
+    told.join(" ")
+}
+
+#[test]
+fn promise_8_who_may_write_the_file_may_share_it() {
+    // Several users work with one database at the same time, by the file's group or by its mode; each of them comes first
+    // once and goes last once. Fails if one is refused, or they do not share one state. /dev/shm is sticky: nobody
+    // but its owner, the file's owner's or root can remove an object, and the last user may be somebody else.
+    if !is_root("sharing by several users") {
+        return;
+    }
+    for (mode, gids) in [(0o666, [ALICE, BOB, CAROL]), (0o660, [TEAM; 3]), (0o664, [TEAM; 3])] {
+        let (scratch, path) = place_of(ALICE, TEAM, mode);
+        let mut users = [user(ALICE, gids[0]), user(BOB, gids[1]), user(CAROL, gids[2])];
+        for turn in 0..6 {
+            let order = [[0, 1, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0], [1, 0, 2], [0, 2, 1]][turn];
+            for n in order {
+                let answer = users[n].ask_quickly(&format!("open h RDWR {}", path.display()));
+                assert_eq!(answer, "0", "mode {mode:o}, turn {turn}, user {n}, order {order:?}");
+            }
+            for n in order {
+                assert_eq!(users[n].ask(&format!("put h /user{n} {turn}")), "0");
+                for m in order {
+                    assert_eq!(users[m].ask(&format!("get h /user{n}")), turn.to_string());
+                }
+            }
+            for n in order {
+                assert_eq!(users[n].ask_quickly("close h"), "0", "mode {mode:o}, turn {turn}");
+            }
+            let bytes = fs::read(&path).expect("the file");
+            assert_eq!(check::check(&bytes, true), [""; 0], "mode {mode:o}, turn {turn}");
+        }
+        drop(scratch);
+    }
+}
+
+#[test]
+fn promise_8_a_death_among_several_users() {
+    // The same with deaths: the object of the dead one is there, and not everybody may remove it. Fails as above.
+    if !is_root("a death among several users") {
+        return;
+    }
+    let (_scratch, path) = place_of(ALICE, TEAM, 0o666);
+    for (dead, next) in [(ALICE, BOB), (BOB, ALICE), (BOB, CAROL), (CAROL, BOB), (0, BOB), (BOB, 0)] {
+        let mut dies = user(dead, dead);
+        assert_eq!(dies.ask_quickly(&format!("open h RDWR {}", path.display())), "0", "{dead}");
+        assert_eq!(dies.ask(&format!("put h /a {dead}")), "0");
+        dies.kill();
+        let mut lives = user(next, next);
+        let answer = lives.ask_quickly(&format!("open h RDWR {}", path.display()));
+        assert_eq!(answer, "0", "{next} after the death of {dead}");
+        assert_eq!(lives.ask("get h /a"), dead.to_string());
+        assert_eq!(lives.ask_quickly("close h"), "0");
+    }
+}
+
+#[test]
+fn promise_8_objects_of_strangers_are_not_trusted() {
+    // Somebody who may not write the file puts an object under the name of its shared state, garbage or one that looks right,
+    // to be given the data, or to crash whoever opens the database. Fails if the object is used, changed or
+    // removed, or if the database cannot be opened.
+    if !is_root("strangers") {
+        return;
+    }
+    let (scratch, path) = place_of(0, 0, 0o644);
+    let db = open(&path);
+    let info = object(&path, "-shm-info");
+    let looks_right = fs::read(&info).expect("the object");
+    close(&db);
+    let names = ["-shm-info", "-ht"];
+    for (what, bytes) in [("right", looks_right.clone()), ("noise", vec![0x5A; looks_right.len()]), ("empty", Vec::new())] {
+        for tails in [&names[..1], &names[1..], &names[..]] {
+            for tail in tails {
+                let name = object(&path, tail);
+                fs::write(&name, &bytes).expect("an object");
+                chown(&name, Some(BOB), Some(BOB)).expect("chown");
+                fs::set_permissions(&name, fs::Permissions::from_mode(0o666)).expect("chmod");
+            }
+            for door in ["open", "middle", "middle19"] {
+                let what = format!("{what}, {tails:?}, {door}");
+                let (mut first, mut second) = (Agent::start(), Agent::start());
+                for agent in [&mut first, &mut second] {
+                    let answer = agent.ask_quickly(&format!("{door} h RDWR {}", path.display()));
+                    assert_eq!(answer, "0", "{what}");
+                }
+                assert_eq!(first.ask("put h /b 2"), "0", "{what}");
+                assert_eq!(second.ask("get h /b"), "2", "{what}: two states");
+                assert_eq!(first.ask_quickly("close h"), "0", "{what}");
+                assert_eq!(second.ask_quickly("close h"), "0", "{what}");
+                for tail in tails.iter().filter(|&&t| t == "-shm-info") {
+                    let after = fs::read(object(&path, tail)).expect("the stranger's object");
+                    assert!(after == bytes, "{what}: {tail} was written to");
+                }
+            }
+            scratch.wipe_objects();
+        }
+    }
+}
+
+#[test]
+fn promise_8_the_cache_of_a_stranger_is_not_trusted() {
+    // The same with the caller's own -cache, which it opens through kdbShmemOpen: what lies there is written into the
+    // database at the last close. Fails if an object of somebody who may not write the file is handed out, or
+    // one that is too short for what the caller is going to map: its first touch would be SIGBUS.
+    if !is_root("a stranger's cache") {
+        return;
+    }
+    let (_scratch, path) = place_of(0, 0, 0o644);
+    let handle = Handle::opened(&path, ffi::RDWR, SETTINGS).expect("open");
+    let name = handle.plain().cache_name().expect("a name");
+    let file = Path::new("/dev/shm").join(name.trim_start_matches('/'));
+    let name = std::ffi::CString::new(name).expect("a name");
+    let mut made = 0;
+    // SAFETY: the name lives through the calls, made is ours.
+    let mut open_it = || unsafe { ffi::kdbShmemOpen(name.as_ptr(), 8192, &mut made) };
+    fs::write(&file, vec![0x5A; 8192]).expect("an object");
+    chown(&file, Some(BOB), Some(BOB)).expect("chown");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("chmod");
+    let strangers = open_it();
+    fs::remove_file(&file).expect("the object");
+    fs::write(&file, vec![0x5A; 100]).expect("an object");
+    let short = open_it();
+    fs::remove_file(&file).expect("the object");
+    assert_eq!(handle.close(), 0);
+    assert_eq!((strangers, short), (-1, -1), "descriptors of a stranger's cache, of one that is too short");
+}
+
+#[test]
+fn promise_8_a_reader_who_may_not_write() {
+    // A user who may read the file and not write it. To be refused while others use it is an answer. Fails if its coming or
+    // going disturbs a writer, or if what it reads is wrong.
+    if !is_root("a reader who may not write") {
+        return;
+    }
+    let (scratch, path) = place_of(0, 0, 0o644);
+    let mut reader = user(BOB, BOB);
+    let mut writer = Agent::start();
+    for turn in 0..2 {
+        let first = reader.ask_quickly(&format!("open h RDONLY {}", path.display()));
+        assert_eq!(first, "0", "turn {turn}: nobody else is there");
+        assert_eq!(reader.ask("get h /a"), "1");
+        assert_eq!(writer.ask_quickly(&format!("middle h RDWR {}", path.display())), "0", "turn {turn}");
+        for n in 0..20 {
+            assert_eq!(writer.ask(&format!("put h /k{n} {turn}")), "0");
+            assert_eq!(writer.ask(&format!("put h /a {n}")), "0");
+            let seen = reader.ask("get h /a");
+            assert_eq!(seen, n.to_string(), "turn {turn}");
+        }
+        assert_eq!(reader.ask_quickly("close h"), "0");
+        let again = reader.ask_quickly(&format!("open h RDONLY {}", path.display()));
+        assert!(["0", "-1", "-7"].contains(&&*again), "turn {turn}: {again}");
+        if again == "0" {
+            assert_eq!(reader.ask("get h /a"), "19");
+            assert_eq!(reader.ask_quickly("close h"), "0");
+        }
+        assert_eq!(writer.ask("put h /a 1"), "0");
+        assert_eq!(writer.ask_quickly("close h"), "0", "turn {turn}");
+        let bytes = fs::read(&path).expect("the file");
+        assert_eq!(check::check(&bytes, true), [""; 0], "turn {turn}");
+    }
+    assert_eq!(scratch.objects(), [""; 0]);
+}

@@ -156,6 +156,11 @@ fn child() {
             let board = Mapped::<Board>::open(Path::new(board)).expect("the board");
             steps(Path::new(path), &board, sizes(value))
         }
+        [name, path] => {
+            let all = CASES.iter().find(|c| c.0 == name);
+            let &(_, case) = all.unwrap_or_else(|| panic!("{work}"));
+            case(Path::new(path))
+        }
         _ => panic!("{work}"),
     };
     if let Err(what) = result {
@@ -525,4 +530,1212 @@ groups! {
     every_unlink_fails "unlink";
     every_fchown_fails "fchown";
     every_fchmod_fails "fchmod";
+}
+
+// ---------------------------------------------------------------- what runs out, and what others do
+
+/// What a child does by name, with a path.
+type Case = fn(&Path) -> Result<(), String>;
+
+const CASES: &[(&str, Case)] = &[
+    ("full disk", full_disk),
+    ("nearly full disk", nearly_full_disk),
+    ("full of holes", full_of_holes),
+    ("full shm", full_shm),
+    ("size limit", size_limit),
+    ("descriptors", descriptors),
+    ("memory", memory),
+    ("shortened", shortened),
+    ("bus error of another", bus_error_of_another),
+    ("bus error by default", bus_error_by_default),
+    ("deleted", deleted),
+    ("replaced", replaced),
+    ("fork", forked),
+    ("fork and the lock", forked_lock),
+    ("fork and the count", forked_count),
+    ("orphan", orphan),
+    ("exec", before_exec),
+    ("after exec", after_exec),
+    ("dlclose", unloaded),
+];
+
+/// Starts a child for a case. `Err`: what was wrong; `Ok(None)`: it could not be started as `set_up` wants.
+fn case(name: &str, path: &Path, set_up: impl FnOnce(&mut Command)) -> Result<Option<()>, String> {
+    let mut command = procs::child(CHILD, format!("{name}\n{}", path.display()));
+    command.env("RUST_BACKTRACE", "0").stderr(Stdio::piped());
+    set_up(&mut command);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            println!("{name}: not possible here: {e}");
+            return Ok(None);
+        }
+    };
+    let mut said = String::new();
+    let mut voice = child.stderr.take().expect("its voice");
+    std::io::Read::read_to_string(&mut voice, &mut said).expect("what it says");
+    let status = child.wait().expect("its end");
+    if status.success() {
+        return Ok(Some(()));
+    }
+    Err(format!(
+        "{name}: ended by {}: {}",
+        procs::how(status),
+        said.trim()
+    ))
+}
+
+fn passes(name: &str) {
+    let scratch = Scratch::new();
+    if let Err(what) = case(name, &scratch.db("case.db"), |_| ()) {
+        panic!("{what}");
+    }
+    assert_eq!(
+        scratch.objects(),
+        Vec::<String>::new(),
+        "{name}: left behind"
+    );
+}
+
+/// Gives the child a file system of its own at `place`: a tmpfs with these options.
+fn mounted(command: &mut Command, place: &Path, options: &str) {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::process::CommandExt;
+    let place = std::ffi::CString::new(place.as_os_str().as_bytes()).expect("a path");
+    let options = std::ffi::CString::new(options).expect("options");
+    let mount = move || {
+        // SAFETY: system calls with C strings, in a process that is about to exec.
+        unsafe {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            let (none, root, tmpfs) = (std::ptr::null(), c"/".as_ptr(), c"tmpfs".as_ptr());
+            if libc::unshare(libc::CLONE_NEWNS) != 0
+                || libc::mount(none, root, none, private, none.cast()) != 0
+                || libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.as_ptr().cast()) != 0
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only.
+    unsafe { command.pre_exec(mount) };
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), String> {
+    if got == want {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!("{what}: {got:?}, not {want:?} (errno: {error})"))
+}
+
+fn open(path: &Path, mode: i32) -> Result<Plain, String> {
+    Plain::opened(path, mode, SETTINGS).map_err(|rc| {
+        let error = std::io::Error::last_os_error();
+        format!("open in mode {mode}: {rc} (errno: {error})")
+    })
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("/key/{n}").into_bytes()
+}
+
+/// A closed file that is as it should be.
+fn is_clean(path: &Path) -> Result<(), String> {
+    let file = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    expect("the file", check::check(&file, true), Vec::new())
+}
+
+/// Puts until there is no room; answers how many there are then.
+fn fill(db: &Plain, from: u64) -> Result<u64, String> {
+    for n in from..100_000 {
+        let put = db.put(&key(n), &support::value(n, 8028));
+        if put != (0, 8028) {
+            expect("the put that does not fit", put, (-1, 0))?;
+            let error = std::io::Error::last_os_error().raw_os_error();
+            let full = [Some(libc::ENOSPC), Some(libc::EFBIG), Some(libc::EDQUOT)];
+            if !full.contains(&error) {
+                return Err(format!("errno of a put that does not fit: {error:?}"));
+            }
+            return Ok(n);
+        }
+    }
+    Err("this medium is never full".to_owned())
+}
+
+/// All keys up to `n` have their first values.
+fn are_there(db: &Plain, n: u64) -> Result<(), String> {
+    for i in 0..n {
+        if db.get(&key(i)) != Ok(support::value(i, 8028)) {
+            return Err(format!("key {i} of {n} is not what it was"));
+        }
+    }
+    expect("keys", db.keys().map(|k| k.len() as u64), Ok(n))
+}
+
+fn full_disk(path: &Path) -> Result<(), String> {
+    let db = open(path, ffi::RWCREAT)?;
+    let n = fill(&db, 0)?;
+    expect("keys on 2 MiB, some at least", n > 50, true)?;
+    for _ in 0..20 {
+        expect("again", db.put(&key(n), &support::value(n, 8028)), (-1, 0))?;
+    }
+    expect("a get of what did not fit", db.get(&key(n)), Err(1))?;
+    are_there(&db, n)?;
+    // What needs no room goes on.
+    let late = open(path, ffi::RDWR)?;
+    for i in [0, 1, 0, 0, n - 1] {
+        expect("an overwrite", late.put(&key(i), b"short"), (0, 5))?;
+        expect(
+            "an overwrite",
+            late.put(&key(i), &support::value(i, 8028)),
+            (0, 8028),
+        )?;
+    }
+    expect("a delete", db.delete(&key(3)).0, 0)?;
+    expect(
+        "a put into its place",
+        db.put(&key(3), &support::value(3, 8028)),
+        (0, 8028),
+    )?;
+    are_there(&late, n)?;
+    expect("close", (late.close(), db.close()), (0, 0))?;
+    is_clean(path)?;
+    let db = open(path, ffi::RDWR)?;
+    are_there(&db, n)?;
+    expect("close", db.close(), 0)
+}
+
+/// With room for a few pages only: every call works or answers -1, and with room again everything does.
+fn nearly_full_disk(path: &Path) -> Result<(), String> {
+    let ballast = path.with_extension("ballast");
+    for pages in 0..60 {
+        for before in 0..3 {
+            let _ = fs::remove_file(path);
+            let made = open(path, ffi::RWCREAT)?;
+            for n in 0..before {
+                expect(
+                    "a put",
+                    made.put(&key(n), &support::value(n, 8028)),
+                    (0, 8028),
+                )?;
+            }
+            expect("close", made.close(), 0)?;
+            if before == 0 {
+                fs::remove_file(path).map_err(|e| e.to_string())?;
+            }
+            leave_pages(&ballast, pages)?;
+            let mut there = before;
+            if let Ok(db) = Plain::opened(path, ffi::RWCREAT, SETTINGS) {
+                if let (0, _) = db.put(&key(before), &support::value(before, 8028)) {
+                    there += 1;
+                }
+                are_there(&db, there)?;
+                // A second table, perhaps.
+                let put = db.put(TWIN.as_bytes(), b"x");
+                if put.0 == 0 {
+                    expect("delete", db.delete(TWIN.as_bytes()).0, 0)?;
+                }
+                let rc = db.close();
+                if rc != 0 && rc != -1 {
+                    return Err(format!("close: {rc}"));
+                }
+            }
+            fs::remove_file(&ballast).map_err(|e| e.to_string())?;
+            let what = format!("{pages} pages were free, {before} keys there");
+            let db = open(path, ffi::RWCREAT).map_err(|e| format!("{what}: {e}"))?;
+            are_there(&db, there).map_err(|e| format!("{what}: {e}"))?;
+            let put = db.put(&key(there), &support::value(there, 8028));
+            expect("a put with room again", put, (0, 8028))?;
+            are_there(&db, there + 1)?;
+            expect("close", db.close(), 0)?;
+            is_clean(path).map_err(|e| format!("{what}: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills the file system up to so many pages.
+fn leave_pages(ballast: &Path, pages: u64) -> Result<(), String> {
+    use std::os::fd::AsRawFd;
+    let file = fs::File::create(ballast).map_err(|e| e.to_string())?;
+    let mut free = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: an open descriptor, and a buffer of the right type that is valid when zero.
+    let free = unsafe {
+        libc::fstatvfs(file.as_raw_fd(), free.as_mut_ptr());
+        free.assume_init()
+    };
+    let bytes = (free.f_bfree * free.f_bsize).saturating_sub(pages * 4096);
+    // SAFETY: an open descriptor.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as i64) } {
+        0 => Ok(()),
+        n => Err(format!("ballast of {bytes} bytes: error {n}")),
+    }
+}
+
+/// A file with holes where it is zero, as copying tools make them, on a full disk.
+fn full_of_holes(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::FileExt;
+    let db = open(path, ffi::RWCREAT)?;
+    for n in 0..5 {
+        expect("a put", db.put(&key(n), b"short").0, 0)?;
+    }
+    expect("close", db.close(), 0)?;
+    let bytes = fs::read(path).map_err(|e| e.to_string())?;
+    fs::remove_file(path).map_err(|e| e.to_string())?;
+    let file = fs::File::create(path).map_err(|e| e.to_string())?;
+    file.set_len(bytes.len() as u64)
+        .map_err(|e| e.to_string())?;
+    for (page, at) in bytes.chunks(4096).zip((0..).step_by(4096)) {
+        if page.iter().any(|&b| b != 0) {
+            file.write_all_at(page, at).map_err(|e| e.to_string())?;
+        }
+    }
+    let ballast = path.with_extension("ballast");
+    leave_pages(&ballast, 0)?;
+    let db = open(path, ffi::RDWR)?;
+    for n in 0..5 {
+        let put = db.put(&key(n), &support::value(n, 8028));
+        expect("a put into a hole on a full disk", put, (-1, 0))?;
+        expect("get", db.get(&key(n)), Ok(b"short".to_vec()))?;
+    }
+    expect("close", db.close(), 0)?;
+    expect("the file", fs::read(path).ok() == Some(bytes), true)?;
+    fs::remove_file(&ballast).map_err(|e| e.to_string())?;
+    let db = open(path, ffi::RDWR)?;
+    for n in 0..5 {
+        expect(
+            "a put",
+            db.put(&key(n), &support::value(n, 8028)),
+            (0, 8028),
+        )?;
+    }
+    are_there(&db, 5)?;
+    expect("close", db.close(), 0)?;
+    is_clean(path)
+}
+
+#[test]
+fn a_full_disk_is_an_error_code() {
+    // Failure 30: the file was made longer without its place on the medium, and the store into it was a SIGBUS, under
+    // the lock.
+    let scratch = Scratch::new();
+    let place = scratch.db("small");
+    fs::create_dir(&place).expect("a directory");
+    for name in ["full disk", "nearly full disk", "full of holes"] {
+        let path = place.join("full.db");
+        let run = case(name, &path, |command| mounted(command, &place, "size=2m"));
+        run.unwrap_or_else(|what| panic!("{what}"));
+    }
+    assert_eq!(scratch.objects(), Vec::<String>::new());
+}
+
+/// /dev/shm has a few pages.
+fn full_shm(path: &Path) -> Result<(), String> {
+    let mut all = Vec::new();
+    for n in 0..150 {
+        let db = Plain::new();
+        match db.open(path, ffi::RWCREAT, ffi::WT, SETTINGS) {
+            0 => {
+                expect(
+                    "a put",
+                    db.put(&key(n), &support::value(n, 8028)),
+                    (0, 8028),
+                )?;
+                all.push(db);
+            }
+            ffi::ERROR_OPEN_SHM | ffi::ERROR_RESIZE_SHM | ffi::ERROR_MAP_SHM => break,
+            rc => return Err(format!("open number {n} with /dev/shm full: {rc}")),
+        }
+    }
+    let n = all.len() as u64;
+    for db in &all {
+        are_there(db, n)?;
+        if n == all.len() as u64 {
+            // A cache that does not fit must leave no name behind.
+            let name = db.cache_name().ok_or("no name for a cache")?;
+            let c_name = std::ffi::CString::new(name.clone()).map_err(|e| e.to_string())?;
+            let mut made = 0;
+            // SAFETY: a C string and a flag of ours.
+            let fd = unsafe { ffi::kdbShmemOpen(c_name.as_ptr(), 64 << 20, &mut made) };
+            expect("a cache of 64 MiB", fd, -1)?;
+            let there = Path::new("/dev/shm")
+                .join(name.trim_start_matches('/'))
+                .exists();
+            expect("its name", there, false)?;
+        }
+    }
+    for db in all.iter().rev() {
+        expect("close", db.close(), 0)?;
+    }
+    let left: Vec<_> = fs::read_dir("/dev/shm")
+        .map_err(|e| e.to_string())?
+        .collect();
+    expect("objects left", left.len(), 0)?;
+    if n > 0 {
+        is_clean(path)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_full_dev_shm_is_an_error_code() {
+    // Failure 30 again, for the shared objects: ftruncate gave them a size, and the first store was a SIGBUS.
+    for options in [
+        "size=4k",
+        "size=8k",
+        "size=12k",
+        "size=16k",
+        "size=24k",
+        "size=1m,nr_inodes=2",
+        "size=1m,nr_inodes=3",
+    ] {
+        let scratch = Scratch::new();
+        let run = case("full shm", &scratch.db("case.db"), |command| {
+            mounted(command, Path::new("/dev/shm"), options);
+        });
+        run.unwrap_or_else(|what| panic!("{options}: {what}"));
+    }
+}
+
+fn limit(what: libc::__rlimit_resource_t, soft: u64) -> u64 {
+    let mut now = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: buffers of the right type.
+    unsafe {
+        libc::getrlimit(what, &mut now);
+        let before = now.rlim_cur;
+        now.rlim_cur = soft.min(now.rlim_max);
+        libc::setrlimit(what, &now);
+        before
+    }
+}
+
+/// The limit on the size of files, whose signal is deadly.
+fn size_limit(path: &Path) -> Result<(), String> {
+    for bytes in [
+        0,
+        1,
+        4095,
+        4096,
+        4097,
+        16384,
+        20000,
+        65536,
+        100_000,
+        300_000,
+        1 << 20,
+    ] {
+        for before in [0, 3] {
+            let what = |e: String| format!("a limit of {bytes} bytes, {before} keys there: {e}");
+            let _ = fs::remove_file(path);
+            if before > 0 {
+                let db = open(path, ffi::RWCREAT)?;
+                for n in 0..before {
+                    expect(
+                        "a put",
+                        db.put(&key(n), &support::value(n, 8028)),
+                        (0, 8028),
+                    )?;
+                }
+                expect("close", db.close(), 0)?;
+            }
+            let old = limit(libc::RLIMIT_FSIZE, bytes);
+            let mut there = before;
+            let db = Plain::new();
+            let rc = db.open(path, ffi::RWCREAT, ffi::WT, SETTINGS);
+            if rc == 0 {
+                there = fill(&db, before).map_err(what)?;
+                are_there(&db, there).map_err(what)?;
+                let close = db.close();
+                // What has been set can always be closed: a close needs no room.
+                expect("close", close, 0).map_err(what)?;
+            } else if ![-1, -7, -10].contains(&rc) {
+                return Err(what(format!("open: {rc}")));
+            }
+            limit(libc::RLIMIT_FSIZE, old);
+            let db = open(path, ffi::RWCREAT).map_err(what)?;
+            are_there(&db, there).map_err(what)?;
+            expect("a put", db.put(&key(there), b"x").0, 0).map_err(what)?;
+            expect("close", db.close(), 0).map_err(what)?;
+            is_clean(path).map_err(what)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_limit_on_file_sizes_is_an_error_code() {
+    // Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ, which nobody survives who does not ask first.
+    passes("size limit");
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// A few descriptors left.
+fn descriptors(path: &Path) -> Result<(), String> {
+    let db = open(path, ffi::RWCREAT)?;
+    for n in 0..3 {
+        expect(
+            "a put",
+            db.put(&key(n), &support::value(n, 8028)),
+            (0, 8028),
+        )?;
+    }
+    expect("close", db.close(), 0)?;
+    let (count, highest) = (open_descriptors(), 40);
+    let mut opened = 0;
+    for more in 0..highest {
+        // Numbers below the limit may be used, and 0 to 2 and a few others are in use.
+        let old = limit(libc::RLIMIT_NOFILE, more);
+        let db = Plain::new();
+        let rc = db.open(path, ffi::RDWR, ffi::WT, SETTINGS);
+        let mut result = Ok(());
+        if rc == 0 {
+            opened += 1;
+            let second = Plain::new();
+            let again = second.open(path, ffi::RDWR, ffi::WT, SETTINGS);
+            result = expect(
+                "a put",
+                db.put(&key(0), &support::value(0, 8028)),
+                (0, 8028),
+            )
+            .and_then(|()| are_there(&db, 3));
+            if again == 0 {
+                result = result.and(expect("close", second.close(), 0));
+            }
+            result = result.and(expect("close", db.close(), 0));
+        } else if ![-1, -7, -9, -10].contains(&rc) {
+            result = Err(format!("open: {rc}"));
+        }
+        limit(libc::RLIMIT_NOFILE, old);
+        result.map_err(|e| format!("{more} descriptors: {e}"))?;
+        expect(
+            &format!("descriptors after {more}"),
+            open_descriptors(),
+            count,
+        )?;
+        expect("objects", support::object_exists(path, "-shm-info"), false)?;
+    }
+    expect("some opens work", opened > 10, true)?;
+    // Open, and then none left at all.
+    for _ in 0..2 {
+        let db = open(path, ffi::RDWR)?;
+        let old = limit(libc::RLIMIT_NOFILE, 3);
+        let put = db.put(&key(1), &support::value(1, 8028));
+        let there = are_there(&db, 3);
+        let rc = db.close();
+        limit(libc::RLIMIT_NOFILE, old);
+        expect("a put without descriptors", put, (0, 8028))?;
+        there?;
+        expect("a close without descriptors", rc, 0)?;
+        expect("objects", support::object_exists(path, "-shm-info"), false)?;
+        expect("-ht", support::object_exists(path, "-ht"), false)?;
+        is_clean(path)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn running_out_of_descriptors_is_an_error_code() {
+    // Failure 34: an open that failed half-way kept what it had, so that the next one had even less.
+    passes("descriptors");
+}
+
+/// A little address space left.
+fn memory(path: &Path) -> Result<(), String> {
+    let db = open(path, ffi::RWCREAT)?;
+    for n in 0..3 {
+        expect(
+            "a put",
+            db.put(&key(n), &support::value(n, 8028)),
+            (0, 8028),
+        )?;
+    }
+    expect("close", db.close(), 0)?;
+    let step: u64 = std::env::var("KISSDB_STEP").map_or(16384, |s| s.parse().unwrap_or(16384));
+    let mut opened = 0;
+    for n in 0..(4 << 20) / step {
+        let status = fs::read_to_string("/proc/self/statm").map_err(|e| e.to_string())?;
+        let pages: u64 = status
+            .split(' ')
+            .next()
+            .and_then(|p| p.parse().ok())
+            .ok_or("statm")?;
+        let value = support::value(0, 8028);
+        let db = Plain::new();
+        let mut buffer = vec![0u8; 8028];
+        let c_path =
+            std::ffi::CString::new(path.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
+        let old = limit(libc::RLIMIT_AS, pages * 4096 + n * step);
+        // Nothing in here may need memory but the library.
+        let (mut put, mut get, mut close, mut size) = (99, 99, 99, 0);
+        // SAFETY: the struct, strings and buffers live through the calls.
+        let rc = unsafe {
+            let rc = ffi::KISSDB_open(
+                db.as_ptr(),
+                c_path.as_ptr(),
+                ffi::RDWR,
+                ffi::WT,
+                510,
+                128,
+                8028,
+            );
+            if rc == 0 {
+                let key = c"/key/0".as_ptr().cast();
+                put = ffi::KISSDB_put(
+                    db.as_ptr(),
+                    key,
+                    value.as_ptr().cast(),
+                    8028,
+                    std::ptr::null_mut(),
+                );
+                get = ffi::KISSDB_get(
+                    db.as_ptr(),
+                    key,
+                    buffer.as_mut_ptr().cast(),
+                    8028,
+                    &mut size,
+                );
+                close = ffi::KISSDB_close(db.as_ptr());
+            }
+            rc
+        };
+        limit(libc::RLIMIT_AS, old);
+        let codes = |rc, good: &[i32]| good.contains(&rc);
+        let fits = match rc {
+            0 => {
+                opened += 1;
+                codes(put, &[0, -1, -2]) && codes(get, &[0, -1, -2]) && codes(close, &[0, -1])
+            }
+            rc => codes(rc, &[-1, -2, -7, -9, -10]),
+        };
+        if !fits {
+            return Err(format!(
+                "{} bytes left: open {rc}, put {put}, get {get}, close {close}",
+                n * step
+            ));
+        }
+        if get == 0 && buffer != value {
+            return Err(format!("{} bytes left: a wrong value", n * step));
+        }
+        let db = open(path, ffi::RDWR)?;
+        are_there(&db, 3)?;
+        expect("close", db.close(), 0)?;
+    }
+    expect("some opens work", opened > 0, true)
+}
+
+#[test]
+fn running_out_of_memory_is_an_error_code() {
+    // P6: without memory a call answers -2 (or -1, -9 where a map could not be made); the process goes on.
+    passes("memory");
+}
+
+/// The file is cut off by somebody while it is open.
+fn shortened(path: &Path) -> Result<(), String> {
+    for len in [
+        0, 1, 4095, 4096, 8192, 16384, 20480, 30000, 32768, 40960, 50000,
+    ] {
+        for last in 0..3 {
+            let what = |e: String| format!("cut to {len}: {e}");
+            let _ = fs::remove_file(path);
+            let db = open(path, ffi::RWCREAT)?;
+            let other = open(path, ffi::RDWR)?;
+            for n in 0..3 {
+                expect(
+                    "a put",
+                    db.put(&key(n), &support::value(n, 8028)),
+                    (0, 8028),
+                )?;
+            }
+            let _ = other.get(&key(0));
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .map_err(|e| e.to_string())?;
+            file.set_len(len).map_err(|e| e.to_string())?;
+            // Any order of calls: no signal, no value that nobody wrote, no success without effect.
+            for turn in 0..3 {
+                let n = (turn + last) % 3;
+                for db in [&db, &other] {
+                    match db.get(&key(n)) {
+                        Ok(value) => {
+                            expect("a value", value, support::value(n, 8028)).map_err(what)?
+                        }
+                        Err(-1 | -4) => {}
+                        Err(1) if len == 0 => {}
+                        Err(rc) => return Err(what(format!("get: {rc}"))),
+                    }
+                    let keys = db.keys();
+                    if !matches!(keys, Ok(_) | Err(-1 | -4)) {
+                        return Err(what(format!("iterate: {keys:?}")));
+                    }
+                }
+                if last == 1 {
+                    let put = db.put(&key(n), b"new");
+                    if put.0 == 0 {
+                        expect("what was put", other.get(&key(n)), Ok(b"new".to_vec()))
+                            .map_err(what)?;
+                        expect("put", db.put(&key(n), &support::value(n, 8028)).0, 0)
+                            .map_err(what)?;
+                    } else if !matches!(put.0, -1 | -4) {
+                        return Err(what(format!("put: {put:?}")));
+                    }
+                }
+            }
+            for db in [other, db] {
+                let rc = db.close();
+                if !matches!(rc, 0 | -1) {
+                    return Err(what(format!("close: {rc}")));
+                }
+            }
+            expect("objects", support::object_exists(path, "-shm-info"), false).map_err(what)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_others_cut_off_is_an_error_code() {
+    // Failure 21: SIGBUS in every process that had the file mapped (P4).
+    passes("shortened");
+}
+
+static OWN_BUS_ERRORS: AtomicI64 = AtomicI64::new(0);
+
+extern "C" fn own_handler(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    OWN_BUS_ERRORS.fetch_add(1, SeqCst);
+    // SAFETY: ends this process, as a handler of a program that cannot go on.
+    unsafe { libc::_exit(33) };
+}
+
+/// A page of a file that is not there: touching it is a SIGBUS that is not the library's.
+fn foreign_bus_error(path: &Path) -> Result<(), String> {
+    let file = fs::File::create(path.with_extension("foreign")).map_err(|e| e.to_string())?;
+    file.set_len(4096).map_err(|e| e.to_string())?;
+    let file = fs::File::open(path.with_extension("foreign")).map_err(|e| e.to_string())?;
+    // SAFETY: a map that is read once, which is the point.
+    unsafe {
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            std::os::fd::AsRawFd::as_raw_fd(&file),
+            0,
+        );
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path.with_extension("foreign"))
+            .and_then(|f| f.set_len(0))
+            .map_err(|e| e.to_string())?;
+        at.cast::<u8>().read_volatile();
+    }
+    Err("a page that is not there could be read".to_owned())
+}
+
+fn bus_error_of_another(path: &Path) -> Result<(), String> {
+    // SAFETY: a handler of the signature that SA_SIGINFO asks for.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = own_handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+    }
+    let _db = open(path, ffi::RWCREAT)?;
+    foreign_bus_error(path)
+}
+
+fn bus_error_by_default(path: &Path) -> Result<(), String> {
+    // SAFETY: the default action.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+    let _db = open(path, ffi::RWCREAT)?;
+    foreign_bus_error(path)
+}
+
+#[test]
+fn the_bus_errors_of_others_are_theirs() {
+    // The library's SIGBUS handler is for its own maps. What a program does in its own handler, or that it has none,
+    // stays as it was.
+    let scratch = Scratch::new();
+    let own = case("bus error of another", &scratch.db("a.db"), |_| ());
+    assert!(
+        own.as_ref().is_err_and(|e| e.contains("exit 33")),
+        "{own:?}"
+    );
+    let none = case("bus error by default", &scratch.db("b.db"), |_| ());
+    assert!(
+        none.as_ref().is_err_and(|e| e.contains("signal 7")),
+        "{none:?}"
+    );
+}
+
+/// The file's name is removed while it is open.
+fn deleted(path: &Path) -> Result<(), String> {
+    let old = open(path, ffi::RWCREAT)?;
+    expect("a put", old.put(b"/k", b"old").0, 0)?;
+    fs::remove_file(path).map_err(|e| e.to_string())?;
+    expect("a get", old.get(b"/k"), Ok(b"old".to_vec()))?;
+    expect("a put", old.put(b"/k2", b"old").0, 0)?;
+    // A new file of the same name is another database.
+    expect(
+        "nothing to open",
+        Plain::new().open(path, ffi::RDWR, ffi::WT, SETTINGS),
+        -1,
+    )?;
+    let new = open(path, ffi::RWCREAT)?;
+    expect("a new file", new.keys(), Ok(Vec::new()))?;
+    expect("a put", new.put(b"/k", b"new").0, 0)?;
+    expect("a get", old.get(b"/k"), Ok(b"old".to_vec()))?;
+    let third = open(path, ffi::RDWR)?;
+    expect("a get", third.get(b"/k"), Ok(b"new".to_vec()))?;
+    expect("close", old.close(), 0)?;
+    expect("a get", new.get(b"/k"), Ok(b"new".to_vec()))?;
+    expect("close", (third.close(), new.close()), (0, 0))?;
+    is_clean(path)?;
+    // And without a successor: nothing is made.
+    let old = open(path, ffi::RDWR)?;
+    fs::remove_file(path).map_err(|e| e.to_string())?;
+    expect("a put", old.put(b"/k", b"old").0, 0)?;
+    expect("close", old.close(), 0)?;
+    expect("the file", path.exists(), false)
+}
+
+/// Another database takes the place of an open one.
+fn replaced(path: &Path) -> Result<(), String> {
+    let other = path.with_extension("other");
+    for (name, value) in [(path, b"old"), (&other, b"new")] {
+        let db = open(name, ffi::RWCREAT)?;
+        expect("a put", db.put(b"/k", value).0, 0)?;
+        expect("close", db.close(), 0)?;
+    }
+    let old = open(path, ffi::RDWR)?;
+    expect("a put", old.put(b"/only/old", b"x").0, 0)?;
+    fs::rename(&other, path).map_err(|e| e.to_string())?;
+    let new = open(path, ffi::RDWR)?;
+    expect("a get of the old", old.get(b"/k"), Ok(b"old".to_vec()))?;
+    expect("a get of the new", new.get(b"/k"), Ok(b"new".to_vec()))?;
+    expect("a get of the new", new.get(b"/only/old"), Err(1))?;
+    for n in 0..20 {
+        expect("a put", old.put(&key(n), b"old").0, 0)?;
+        expect("a put", new.put(&key(n), b"new").0, 0)?;
+    }
+    expect("close", (old.close(), new.close()), (0, 0))?;
+    is_clean(path)?;
+    let new = open(path, ffi::RDWR)?;
+    expect("a get", new.get(&key(7)), Ok(b"new".to_vec()))?;
+    expect("close", new.close(), 0)
+}
+
+#[test]
+fn a_file_deleted_while_open_stays_a_database() {
+    // Failure 21: the shared objects go by the name, so the new file got the old one's tables.
+    passes("deleted");
+}
+
+#[test]
+fn a_file_replaced_while_open_is_another_database() {
+    // Failure 21: as above.
+    passes("replaced");
+}
+
+/// Forks; `child` runs in the child, which ends with 0 if it answers `Ok`. Answers its pid.
+fn fork(child: impl FnOnce() -> Result<(), String>) -> Result<i32, String> {
+    // SAFETY: the process was started for this; its other thread only waits.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error().to_string()),
+        0 => {
+            // SAFETY: no memory is involved.
+            unsafe { libc::alarm(SECONDS) };
+            let code = match child() {
+                Ok(()) => 0,
+                Err(what) => {
+                    eprintln!("in the fork child: {what}");
+                    8
+                }
+            };
+            // SAFETY: ends this process without its destructors, as a fork child does.
+            unsafe { libc::_exit(code) }
+        }
+        pid => Ok(pid),
+    }
+}
+
+fn wait_for(pid: i32) -> Result<(), String> {
+    let mut status = 0;
+    // SAFETY: the buffer is a status.
+    unsafe { libc::waitpid(pid, &mut status, 0) };
+    expect("the end of the fork child", status, 0)
+}
+
+/// A channel between the two: one byte is a message.
+fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    std::io::pipe().expect("a pipe")
+}
+
+fn hear(mut from: &std::io::PipeReader) {
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut from, &mut byte).expect("the other one");
+}
+
+fn say(mut to: &std::io::PipeWriter) {
+    std::io::Write::write_all(&mut to, b"x").expect("the other one");
+}
+
+fn forked(path: &Path) -> Result<(), String> {
+    // The child works and closes; the parent goes on.
+    let db = open(path, ffi::RWCREAT)?;
+    expect("a put", db.put(b"/parent", b"1").0, 0)?;
+    let pid = fork(|| {
+        expect("a get", db.get(b"/parent"), Ok(b"1".to_vec()))?;
+        expect("a put", db.put(b"/child", b"2"), (0, 1))?;
+        expect("close", db.close(), 0)
+    })?;
+    wait_for(pid)?;
+    expect("a get", db.get(b"/child"), Ok(b"2".to_vec()))?;
+    expect("a put", db.put(b"/parent", b"3").0, 0)?;
+    // Both at once, changing the same pair.
+    let pid = fork(|| {
+        for n in 0..200 {
+            expect(
+                "a put",
+                db.put(&key(n % 7), &support::value(n, 100)),
+                (0, 100),
+            )?;
+        }
+        Ok(())
+    })?;
+    for n in 0..200 {
+        expect(
+            "a put",
+            db.put(&key(n % 7), &support::value(n, 100)),
+            (0, 100),
+        )?;
+    }
+    wait_for(pid)?;
+    // That child has not closed. It is dead, so we are the last.
+    expect("close", db.close(), 0)?;
+    is_clean(path)?;
+    expect("objects", support::object_exists(path, "-shm-info"), false)?;
+    // The parent closes first, the child is the last one. And a child of the child.
+    let db = open(path, ffi::RDWR)?;
+    let ((from_parent, to_child), (from_child, to_parent)) = (pipe(), pipe());
+    let pid = fork(|| {
+        expect("a put", db.put(b"/child", b"4").0, 0)?;
+        say(&to_parent);
+        hear(&from_parent);
+        expect("a put", db.put(b"/child", b"5").0, 0)?;
+        let grandchild = fork(|| {
+            expect("a get", db.get(b"/child"), Ok(b"5".to_vec()))?;
+            expect("a put", db.put(b"/grandchild", b"6").0, 0)?;
+            expect("close", db.close(), 0)
+        })?;
+        wait_for(grandchild)?;
+        expect("a get", db.get(b"/grandchild"), Ok(b"6".to_vec()))?;
+        expect("close", db.close(), 0)
+    })?;
+    hear(&from_child);
+    expect("close of the parent", db.close(), 0)?;
+    say(&to_child);
+    wait_for(pid)?;
+    is_clean(path)?;
+    expect("objects", support::object_exists(path, "-shm-info"), false)?;
+    // A child that never makes a call does not count.
+    let db = open(path, ffi::RDWR)?;
+    let (from_parent, to_child) = pipe();
+    let pid = fork(|| {
+        hear(&from_parent);
+        Ok(())
+    })?;
+    expect("a put", db.put(b"/parent", b"7").0, 0)?;
+    expect("close beside a silent child", db.close(), 0)?;
+    is_clean(path)?;
+    expect("objects", support::object_exists(path, "-shm-info"), false)?;
+    say(&to_child);
+    wait_for(pid)
+}
+
+#[test]
+fn a_fork_child_is_a_user_of_its_own() {
+    // Failure 16: the child's close tore the state down under the parent, and keys were lost.
+    passes("fork");
+}
+
+/// The callers' lock keeps parent and child apart.
+fn forked_lock(path: &Path) -> Result<(), String> {
+    let db = open(path, ffi::RWCREAT)?;
+    // SAFETY: the database is open.
+    let lock = || unsafe { &raw mut (*db.shared()).rwlock };
+    let (from_child, to_parent) = pipe();
+    // SAFETY: as above.
+    unsafe { ffi::Kdb_wrlock(lock()) };
+    let pid = fork(|| {
+        // SAFETY: as above. The first call of the child on this handle.
+        unsafe { ffi::Kdb_wrlock(lock()) };
+        say(&to_parent);
+        expect("a put", db.put(b"/child", b"1").0, 0)?;
+        // SAFETY: as above.
+        unsafe { ffi::Kdb_unlock(lock()) };
+        expect("close", db.close(), 0)
+    })?;
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let mut waiting = libc::pollfd {
+        fd: std::os::fd::AsRawFd::as_raw_fd(&from_child),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd.
+    let came = unsafe { libc::poll(&mut waiting, 1, 0) };
+    expect("children inside the parent's lock", came, 0)?;
+    expect("a get of the child's put", db.get(b"/child"), Err(1))?;
+    // SAFETY: as above.
+    unsafe { ffi::Kdb_unlock(lock()) };
+    hear(&from_child);
+    // SAFETY: as above.
+    unsafe { ffi::Kdb_wrlock(lock()) };
+    expect(
+        "a get of the child's put",
+        db.get(b"/child"),
+        Ok(b"1".to_vec()),
+    )?;
+    // SAFETY: as above.
+    unsafe { ffi::Kdb_unlock(lock()) };
+    wait_for(pid)?;
+    expect("close", db.close(), 0)?;
+    is_clean(path)
+}
+
+#[test]
+fn a_fork_child_waits_for_its_parents_lock() {
+    // Failure 16: what the parent holds, the child must not believe to hold.
+    passes("fork and the lock");
+}
+
+/// The middleware's count with a fork child.
+fn forked_count(path: &Path) -> Result<(), String> {
+    let handle = ffi::Handle::opened(path, ffi::RWCREAT, SETTINGS).map_err(|rc| rc.to_string())?;
+    expect("a put", handle.put(b"/k", b"1").0, 0)?;
+    expect("refCount", handle.ref_count(), 1)?;
+    let ((from_parent, to_child), (from_child, to_parent)) = (pipe(), pipe());
+    let pid = fork(|| {
+        expect("a get", handle.get(b"/k"), Ok(b"1".to_vec()))?;
+        expect("refCount with a child", handle.ref_count(), 2)?;
+        say(&to_parent);
+        hear(&from_parent);
+        handle.set_cache_created(true);
+        let mut last = false;
+        let rc = handle.close_with(|_| last = true);
+        expect("close of the child", (rc, last), (0, false))
+    })?;
+    hear(&from_child);
+    expect("refCount with a child", handle.ref_count(), 2)?;
+    say(&to_child);
+    wait_for(pid)?;
+    expect("refCount after its close", handle.ref_count(), 1)?;
+    expect("semaphore", handle.semaphore(), Some(1))?;
+    let mut last = false;
+    let rc = handle.close_with(|_| last = true);
+    expect("close of the last one", (rc, last), (0, true))?;
+    is_clean(path)
+}
+
+#[test]
+fn a_fork_child_is_counted() {
+    // Failure 16: with the wrong count the cache was written back too early, or never.
+    passes("fork and the count");
+}
+
+/// A fork child that never calls lives on when its parent is killed.
+fn orphan(path: &Path) -> Result<(), String> {
+    let (from_child, to_parent) = pipe();
+    let (from_grandchild, to_child) = pipe();
+    let pid = fork(|| {
+        let db = open(path, ffi::RWCREAT)?;
+        expect("a put", db.put(b"/k", b"1").0, 0)?;
+        // SAFETY: the database is open.
+        unsafe { ffi::Kdb_wrlock(&raw mut (*db.shared()).rwlock) };
+        fork(|| {
+            say(&to_child);
+            procs::die_with_the_driver();
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            Ok(())
+        })?;
+        hear(&from_grandchild);
+        say(&to_parent);
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        Ok(())
+    })?;
+    hear(&from_child);
+    let db = open(path, ffi::RWCREAT)?;
+    // SAFETY: a child of ours; nothing else is involved.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    let mut status = 0;
+    // SAFETY: the buffer is a status.
+    unsafe { libc::waitpid(pid, &mut status, 0) };
+    let since = procs::now();
+    // SAFETY: the database is open.
+    unsafe {
+        let lock = &raw mut (*db.shared()).rwlock;
+        ffi::Kdb_wrlock(lock);
+        ffi::Kdb_unlock(lock);
+    }
+    expect("in time", procs::now() - since < 1_000_000_000, true)?;
+    expect("a get", db.get(b"/k"), Ok(b"1".to_vec()))?;
+    expect("a put", db.put(b"/k", b"2").0, 0)?;
+    expect("close", db.close(), 0)?;
+    is_clean(path)?;
+    expect("objects", support::object_exists(path, "-shm-info"), false)
+}
+
+#[test]
+fn a_fork_child_does_not_keep_its_dead_parent_alive() {
+    // Failures 16 and 18: descriptors that a fork child has inherited keep the kernel's locks of the dead parent held.
+    passes("orphan");
+}
+
+/// A program that executes another one without closing.
+fn before_exec(path: &Path) -> Result<(), String> {
+    use std::os::unix::process::CommandExt;
+    let db = open(path, ffi::RWCREAT)?;
+    expect("a put", db.put(b"/k", b"1").0, 0)?;
+    // SAFETY: the database is open.
+    unsafe { ffi::Kdb_wrlock(&raw mut (*db.shared()).rwlock) };
+    let error = procs::child(CHILD, format!("after exec\n{}", path.display())).exec();
+    Err(format!("exec: {error}"))
+}
+
+fn after_exec(path: &Path) -> Result<(), String> {
+    let name = path.file_stem().map(|n| n.to_string_lossy().into_owned());
+    let name = name.ok_or("no name")?;
+    for entry in fs::read_dir("/proc/self/fd")
+        .map_err(|e| e.to_string())?
+        .flatten()
+    {
+        if let Ok(to) = fs::read_link(entry.path())
+            && to.to_string_lossy().contains(&name)
+        {
+            return Err(format!("{} is still open after an exec", to.display()));
+        }
+    }
+    let since = procs::now();
+    let db = open(path, ffi::RWCREAT)?;
+    // The same process, by number and start, is alive; but it is not that user any more.
+    // SAFETY: the database is open.
+    unsafe {
+        let lock = &raw mut (*db.shared()).rwlock;
+        ffi::Kdb_wrlock(lock);
+        ffi::Kdb_unlock(lock);
+    }
+    expect("in time", procs::now() - since < 1_000_000_000, true)?;
+    expect("a get", db.get(b"/k"), Ok(b"1".to_vec()))?;
+    expect("close", db.close(), 0)?;
+    is_clean(path)?;
+    expect("objects", support::object_exists(path, "-shm-info"), false)
+}
+
+#[test]
+fn a_user_ends_with_an_exec() {
+    // P8: what is shared is close-on-exec. A process that executes another program is no user any more, whatever it
+    // held, although its number is in use.
+    passes("exec");
+}
+
+/// The shared library, loaded by hand and unloaded while a database is open.
+fn unloaded(path: &Path) -> Result<(), String> {
+    let exe = std::env::current_exe().map_err(|e| e.to_string())?;
+    let library = exe
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|d| d.join("libkissdb.so"))
+        .find(|p| p.exists())
+        .ok_or("no libkissdb.so beside this test")?;
+    let library =
+        std::ffi::CString::new(library.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
+    let c_path =
+        std::ffi::CString::new(path.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
+    type OpenFn =
+        unsafe extern "C" fn(*mut ffi::KISSDB, *const libc::c_char, i32, i32, u16, u64, u64) -> i32;
+    type PutFn = unsafe extern "C" fn(
+        *mut ffi::KISSDB,
+        *const libc::c_void,
+        *const libc::c_void,
+        i32,
+        *mut i32,
+    ) -> i32;
+    for closed in [true, false] {
+        let db = Plain::new();
+        // SAFETY: functions of these signatures in a library that is loaded while they are called.
+        unsafe {
+            let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+            expect("dlopen", handle.is_null(), false)?;
+            let open: OpenFn = std::mem::transmute(libc::dlsym(handle, c"KISSDB_open".as_ptr()));
+            let put: PutFn = std::mem::transmute(libc::dlsym(handle, c"KISSDB_put".as_ptr()));
+            let close: unsafe extern "C" fn(*mut ffi::KISSDB) -> i32 =
+                std::mem::transmute(libc::dlsym(handle, c"KISSDB_close".as_ptr()));
+            // In a thread that ends after the library has gone.
+            let at = db.as_ptr() as usize;
+            let c_path = c_path.clone();
+            let (done, wait) = std::sync::mpsc::channel();
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                let db = at as *mut ffi::KISSDB;
+                let mut answers = vec![open(
+                    db,
+                    c_path.as_ptr(),
+                    ffi::RWCREAT,
+                    ffi::WT,
+                    510,
+                    128,
+                    8028,
+                )];
+                answers.push(put(
+                    db,
+                    c"/k".as_ptr().cast(),
+                    c"v".as_ptr().cast(),
+                    1,
+                    std::ptr::null_mut(),
+                ));
+                if closed {
+                    answers.push(close(db));
+                }
+                drop(done.send(answers));
+                drop(ended.recv());
+            });
+            let answers = wait.recv().map_err(|e| e.to_string())?;
+            expect("answers", answers.iter().all(|&rc| rc == 0), true)?;
+            expect("dlclose", libc::dlclose(handle), 0)?;
+            drop(end.send(()));
+            expect("the thread", thread.join().is_ok(), true)?;
+        }
+        // The struct is not ours to close any more.
+        std::mem::forget(db);
+    }
+    // A bus error of the program's own, after that, is still what it was: see the driver.
+    // SAFETY: the default action.
+    unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
+    foreign_bus_error(path)
+}
+
+#[test]
+fn the_library_can_be_unloaded() {
+    // A plug-in that links the library is unloaded, with a database open or closed: threads end, and a bus error of the
+    // program does not end up in a handler that has gone.
+    let scratch = Scratch::new();
+    let path = scratch.db("case.db");
+    let run = case("dlclose", &path, |_| ());
+    assert!(
+        run.as_ref().is_err_and(|e| e.contains("signal 7")),
+        "{run:?}"
+    );
+    // That process has died with the database open.
+    let db = open(&path, ffi::RDWR).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(db.get(b"/k"), Ok(b"v".to_vec()));
+    assert_eq!(db.close(), 0);
+    assert_eq!(scratch.objects(), Vec::<String>::new());
 }

@@ -63,22 +63,25 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.may_write()?;
         self.ready()?;
-        let mut found = false;
+        if let Found::Absent { .. } = self.find(key)? {
+            return Ok(false);
+        }
+        self.begin_change()?;
         // The original can leave a key in two tables of its chain: all of them go.
-        while let Found::Live(mut place, _) | Found::Damaged(mut place) = self.find(key)? {
-            if !found {
-                self.begin_change()?;
-                if let Found::Live(p, _) | Found::Damaged(p) = self.find(key)? {
-                    place = p;
+        let mut found = false;
+        loop {
+            match self.find(key)? {
+                Found::Live(place, _) => {
+                    self.settle_epoch(&place)?;
+                    let side = place.slot.word.side();
+                    let sum = self.sum_at(side.offset(place.pair))?;
+                    self.write_deleted(&place, sum)?;
                 }
+                Found::Damaged(place) => self.drop_pair(&place)?,
+                Found::Absent { .. } => return Ok(found),
             }
             found = true;
-            self.settle_epoch(&place)?;
-            let side = place.slot.word.side();
-            let checksum = self.sum_at(side.offset(place.pair))?;
-            self.write_deleted(&place, checksum)?;
         }
-        Ok(found)
     }
 
     /// [`RawBlock::sum`] of the block at `at`.
@@ -117,14 +120,42 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.fill_holes()?;
         // Tables that contradict each other are found out before they are trusted with more.
-        if self.survey().is_err() {
-            self.recover(false)?;
-            return self.survey_once();
+        match self.survey() {
+            Err(Error::Corrupt(_)) => {
+                self.recover(false)?;
+                return self.survey_once();
+            }
+            surveyed => surveyed?,
         }
+        self.clear_loose()?;
+        self.st().phase.store(phase::MARKING, Relaxed);
         if self.tables.is_empty() {
             self.append_table()?;
         }
         self.mark()
+    }
+
+    /// What no table of a closed file names was lost for everybody who has read it since: it must not
+    /// come back, nor stand in the way of new pairs, which are written into zeros.
+    fn clear_loose(&mut self) -> Result<()> {
+        let used = self.used()?;
+        let len = self.store.len()?;
+        let mut some = false;
+        for (at, n) in used.free() {
+            if !self.is_zero(at, n)? {
+                self.erase(at, n)?;
+                some = true;
+            }
+        }
+        if !self.is_zero(used.end(), len.saturating_sub(used.end()))? {
+            self.store.truncate(used.end())?;
+            some = true;
+        }
+        if some {
+            self.sync()?;
+            self.survey()?;
+        }
+        Ok(())
     }
 
     /// Marks the file as changed. Both marks may reach the medium in any order: nothing else has
@@ -161,9 +192,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut block = RawBlock::new(self.sizes, side, true, key, value, number);
         block.mark_empty(self.sizes);
         self.set_checked(place.pair, false);
+        self.begin_intent(place.at, place.pair, false);
         self.write_copy(place.pair, side, &block, true)?;
         let word = Word::tagged(side, self.epoch(), block.sum(self.sizes));
         self.store.store(place.at + 16, word.0)?;
+        self.end_intent();
         self.set_checked(place.pair, true);
         Ok(())
     }
@@ -523,6 +556,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return self.write_deleted(place, pair.verdict(side).sum);
         }
         if !place.slot.is_deleted() {
+            // An overwrite: the slot decides. From now on it also says that the pair was changed, so
+            // that the close mends the copy that was being written.
+            if let Outcome::Live(side) = pair.outcome(Some(place.slot.word)) {
+                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
+                self.store.store(place.at + 16, word.0)?;
+            }
             return Ok(());
         }
         let (side, live) = match pair.outcome(Some(place.slot.word)) {

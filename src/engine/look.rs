@@ -110,6 +110,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let pair = self.read_pair(place.pair)?;
         let outcome = pair.outcome(Some(place.slot.word));
+        if let Outcome::Live(side) = outcome
+            && hash::slot(pair.block(side).key(), self.sizes.slots) != place.index
+        {
+            // Not by us. In a closed file nobody can find it.
+            if self.st().recovered.load(Relaxed) != 0 && (self.writable || !self.store.is_file()) {
+                self.walk()?;
+            }
+            return Ok(Content::Nothing);
+        }
         match outcome {
             Outcome::Live(side)
                 if side == place.slot.word.side() && !pair.is_unfinished(outcome) =>

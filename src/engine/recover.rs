@@ -26,6 +26,8 @@ enum Loose {
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Brings the file into order; afterwards it is marked as changed.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
+        // The file may end anywhere; from here on it has whole pages.
+        self.store.grow(self.store.len()?.next_multiple_of(PAGE))?;
         // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
         self.sync()?;
         self.st().recovered.store(1, Relaxed);
@@ -147,6 +149,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 return Ok(true);
             }
         };
+        if hash::slot(pair.block(side).key(), self.sizes.slots) != place.index {
+            return Ok(false);
+        }
         let unfinished = pair.is_unfinished(outcome);
         if unfinished {
             self.finish(&pair, outcome)?;

@@ -22,10 +22,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// # Errors
     /// [`crate::Error::Io`]: the file stays marked as changed.
     pub fn settle(&mut self) -> Result<()> {
-        if self.st().phase.load(Relaxed) != phase::CHANGED {
-            return Ok(());
+        match self.st().phase.load(Relaxed) {
+            phase::CHANGED => self.ready()?,
+            phase::MARKING => {
+                self.ready()?;
+                self.begin_change()?;
+            }
+            _ => return Ok(()),
         }
-        self.ready()?;
         if self.st().recovered.load(Relaxed) != 0 {
             self.touch_all()?;
         }

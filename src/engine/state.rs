@@ -15,6 +15,8 @@ pub mod phase {
     pub const CLEAN: u64 = 1;
     /// The file is marked as changed.
     pub const CHANGED: u64 = 2;
+    /// The marks are being stored; who finds this after a death stores them again.
+    pub const MARKING: u64 = 3;
 }
 
 /// How many gaps inside the file are remembered for new pairs; more are found in the next life.

@@ -77,7 +77,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
         self.write_tables(tables, &slots, &records, &old)?;
-        self.make_room_for_all()?;
+        self.make_room_for_all(&records)?;
         for r in records.iter().filter(|r| r.unfinished) {
             let pair = self.read_pair(r.at)?;
             self.finish(&pair, r.outcome)?;
@@ -376,12 +376,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// A pair that the file's end cuts off gets its whole place. What is appended from here on goes
     /// behind everything, because not every pair has its slot yet.
-    fn make_room_for_all(&mut self) -> Result<()> {
-        let mut need = self.store.len()?.next_multiple_of(PAGE);
-        self.each_slot(|_, _, slot| {
-            need = need.max(slot.a.unsigned_abs().saturating_add(PAIR));
-            Ok(())
-        })?;
+    fn make_room_for_all(&mut self, records: &[Record]) -> Result<()> {
+        let last = records.last().map_or(0, |r| r.at + PAIR);
+        let need = self.store.len()?.next_multiple_of(PAGE).max(last);
         self.store.grow(need)?;
         self.survey()?;
         self.st().gap_count.store(0, Relaxed);

@@ -385,7 +385,10 @@ impl Session {
                 .get(n as usize)
                 .map_or(0, |r| r.flags.load(Relaxed))
         };
-        let changed = shm.state().phase.load(Relaxed) == phase::CHANGED;
+        let changed = matches!(
+            shm.state().phase.load(Relaxed),
+            phase::CHANGED | phase::MARKING
+        );
         let mut closed = Ok(());
         if changed && !others.iter().any(|&n| flags(n) & users::WRITER != 0) {
             // A reader can be left alone with what a dead writer has changed, and may not be

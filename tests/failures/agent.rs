@@ -121,6 +121,10 @@ impl Agent {
         Agent::start_as(|command| drop(unsafe { command.pre_exec(prepare) }))
     }
 
+    pub fn pid(&self) -> i32 {
+        self.running.pid()
+    }
+
     /// Tells it something, without waiting.
     pub fn tell(&mut self, line: &str) {
         writeln!(self.ear, "{line}").unwrap_or_else(|e| panic!("{line}: the agent is gone: {e}"));

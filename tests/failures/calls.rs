@@ -2,7 +2,7 @@
 
 use super::agent::Agent;
 use super::build::{Image, pair};
-use super::support::ffi::{self, Handle, KISSDB, Kdb_bool, RESOURCES, SETTINGS};
+use super::support::ffi::{self, Handle, KISSDB, RESOURCES, SETTINGS};
 use super::*;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -246,7 +246,7 @@ fn failure_27_buffers_that_are_too_small() {
 fn failure_27_no_pointers_and_no_open_handle() {
     // NULL, a handle that was never opened, one that is closed. The original crashed. Fails if this program does.
     let null = std::ptr::null_mut();
-    let mut n = 0;
+    let (mut n, mut made) = (0, ffi::Kdb_false);
     let mut it = ffi::KISSDB_Iterator { db: null, h_no: 0, h_idx: 0 };
     let scratch = place();
     let path = scratch.db("a.db");
@@ -288,7 +288,7 @@ fn failure_27_no_pointers_and_no_open_handle() {
         ffi::Kdb_wrlock(std::ptr::null_mut());
         ffi::Kdb_rdlock(std::ptr::null_mut());
         ffi::Kdb_unlock(std::ptr::null_mut());
-        assert_eq!(ffi::kdbShmemOpen(std::ptr::null(), 1, &mut 0 as *mut Kdb_bool), -1);
+        assert_eq!(ffi::kdbShmemOpen(std::ptr::null(), 1, &mut made), -1);
         assert!(ffi::kdbGetShmName(std::ptr::null(), c"x".as_ptr()).is_null());
         assert!(ffi::kdbGetShmName(c"-ht".as_ptr(), std::ptr::null()).is_null());
         assert_eq!(ffi::kdbShmemClose(-1, std::ptr::null()), ffi::Kdb_false);

@@ -268,8 +268,6 @@ fn failure_12_torn_deletes_and_torn_puts_into_deleted_slots() {
         run.mark(3);
         run.delete("/gone");
         run.close();
-        let none: &[(&str, &[u8])] = &[("/again", old)];
-        let chain: &[(&str, &[u8])] = &[("/again", old), (CHAIN[1], new)];
         // What was synced, and what was given since, by the number of the mark.
         let permitted = |mark: u64| match mark {
             0 => Permitted::of(&model(&[("/again", old)]))

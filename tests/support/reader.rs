@@ -265,8 +265,8 @@ pub fn read(bytes: &[u8]) -> Expected {
     }
 
     // Where the slots lead, each in the slot of its key.
-    let mut named: BTreeMap<usize, (usize, u64)> = BTreeMap::new();
-    for (n, &t) in tables.iter().enumerate() {
+    let mut named: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+    for &t in &tables {
         for i in 0..file.slots {
             let (Some(at), current) = file.slot(t, i) else {
                 continue;
@@ -274,7 +274,7 @@ pub fn read(bytes: &[u8]) -> Expected {
             if let Some([a, _]) = file.intact(at, out.marked)
                 && file.slot_of(a.key) == i
             {
-                named.entry(at).or_insert((n, current));
+                named.entry(at).or_default().insert(current);
             }
         }
     }
@@ -331,7 +331,8 @@ pub fn read(bytes: &[u8]) -> Expected {
         let own: BTreeSet<&[u8]> = [a.value, b.value].into();
         if values == own
             && own.len() == 2
-            && let Some(&(_, current)) = slot
+            && let Some(words) = slot
+            && let Some(&current) = words.first().filter(|_| words.len() == 1)
         {
             let tagged = current >> 63 != 0;
             let side = if tagged {

@@ -206,12 +206,17 @@ pub fn run(scenarios: Vec<Scenario>, budget: Budget) -> Report {
 /// Shares the budget out: every scenario the same, less to those with large files, and every large
 /// epoch of it the same.
 fn tasks(played: &[Arc<Played>], budget: Budget) -> Vec<Task> {
-    let weight = |p: &Played| 128.0 / (p.scenario.image.len() as f64 / 1024.0).max(128.0);
+    let kib = |p: &Played| p.scenario.image.len() as f64 / 1024.0;
+    let weight = |p: &Played| (128.0 / kib(p).max(128.0)).powi(2);
     let all: f64 = played.iter().map(|p| weight(p)).sum();
     let mut tasks = Vec::new();
     for p in played {
         let states = (budget.states as f64 * weight(p) / all) as u64;
-        let nested = states * budget.nested / 100;
+        let nested = if kib(p) < 1024.0 {
+            states * budget.nested / 100
+        } else {
+            0
+        };
         // All states of an epoch that has few, if states are cheap.
         let limit = (super::strategy::ALL as f64 * weight(p)) as u64;
         let few = |e: &Epoch| u64::try_from(e.states()).ok().filter(|n| *n <= limit);
@@ -223,7 +228,7 @@ fn tasks(played: &[Arc<Played>], budget: Budget) -> Vec<Task> {
             tasks.push(Task {
                 played: Arc::clone(p),
                 epoch: n,
-                quota: few(epoch).unwrap_or(quota.max(20)),
+                quota: few(epoch).unwrap_or(quota.max(10)),
                 nested: nested.div_ceil(WORTH),
                 nested_quota: nested.clamp(1, WORTH),
             });

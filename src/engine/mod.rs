@@ -18,6 +18,7 @@ mod recover;
 mod settle;
 pub mod state;
 pub mod storage;
+mod strays;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -333,6 +334,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 return Ok(false);
             }
             zeros |= raw.is_zero();
+            let odd = |i: &u16| !raw.slot(*i).a.unsigned_abs().is_multiple_of(PAGE);
+            if (0..self.sizes.slots).any(|i| odd(&i)) {
+                return Ok(false);
+            }
         }
         self.layout = self.st().layout.load(Relaxed);
         self.st().tables.store(tables.len() as u64, Relaxed);

@@ -26,6 +26,9 @@ enum Loose {
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Brings the file into order; afterwards it is marked as changed.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
+        if !marked {
+            self.move_strays()?;
+        }
         // The file may end anywhere; from here on it has whole pages.
         self.store.grow(self.store.len()?.next_multiple_of(PAGE))?;
         // What dead processes stored is in memory, perhaps not on the medium: from here on it is.

@@ -4,6 +4,9 @@ use super::storage::{Event, Memory};
 use super::{Engine, Position, State};
 use crate::format::Sizes;
 use crate::format::header::Header;
+use crate::format::put_u64;
+use crate::format::slot::Slot;
+use crate::format::table::RawTable;
 use std::collections::BTreeMap;
 
 type Mem = Engine<Memory, State>;
@@ -213,4 +216,41 @@ fn a_file_cut_off_inside_a_pair_opens() {
         e.put(b"new", b"v").expect("puts");
         e.settle().expect("closes");
     }
+}
+
+#[test]
+fn pairs_that_the_original_appended_at_an_odd_offset() {
+    // Power went and left an odd length; the original appended a pair behind it and closed. Here
+    // nobody may lose that pair.
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    e.put(b"b", b"2").expect("puts");
+    e.settle().expect("closes");
+    let mut bytes = e.store().bytes();
+    let odd = 16384 + 16384 + 100;
+    let pair = bytes.split_off(32768);
+    bytes.resize(odd, 0x55);
+    bytes.extend(pair);
+    let mut raw = RawTable(bytes[4096..16384].to_vec().into_boxed_slice());
+    for i in 0..510 {
+        let slot = raw.slot(i);
+        if slot.a == 32768 {
+            raw.set_slot(i, Slot::live(odd as u64, slot.word));
+        }
+    }
+    let sum = raw.checksum();
+    put_u64(&mut raw.0, 8, sum);
+    bytes[4096..16384].copy_from_slice(&raw.0);
+    let image = bytes.clone();
+    let mut e = open(bytes);
+    assert_eq!(all(&mut e).len(), 2);
+    e.put(b"c", b"3").expect("puts");
+    e.settle().expect("closes");
+    assert_eq!(all(&mut open(e.store().bytes())).len(), 3);
+    // Read-only: found as well, nothing stored.
+    let below = Memory::new(image);
+    let over = super::storage::Overlay::new(below).expect("reads");
+    let mut e = Engine::open(over, State::default(), false, false).expect("opens");
+    assert_eq!(e.get(b"b", &mut [0; 8]).expect("reads"), Some(1));
+    assert_eq!(e.store().below().take_log(), []);
 }

@@ -133,10 +133,13 @@ pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<
                     shm.add_name(&name);
                     found = Opened::Ours(shm);
                 }
-                None => {
+                // Of somebody who can only read nothing has to be known: and he may hold his lock
+                // for as long as he likes.
+                None if file.has_other_writers().unwrap_or(true) => {
                     std::thread::sleep(Duration::from_millis(1));
                     continue;
                 }
+                None => {}
             }
         }
         if let Opened::Ours(shm) = found {
@@ -148,17 +151,16 @@ pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<
                 let _ = file.lock_as_user();
                 return Ok((shm, me, gate));
             }
-            // Its last user died between the two steps of removing it, or is about to end them.
+            // Its last user died between the two steps of removing it, or is about to end them, or
+            // may not remove it.
             shm.retire();
-            let stays = shm.has_name();
+            if shm.has_name() {
+                shm.revive();
+                let _ = file.lock_as_user();
+                return Ok((shm, me, gate));
+            }
             drop(gate);
             shm.users().release(me);
-            if stays {
-                // Its name can't be removed, for as long as that lasts.
-                return Err(Error::OpenShm(std::io::Error::from_raw_os_error(
-                    libc::EACCES,
-                )));
-            }
             continue;
         }
         if let Some(shm) = Shm::create(&name, &stem, ident, owner, flags)? {

@@ -142,7 +142,8 @@ impl Session {
         }
         if request.sem.is_some() {
             shm.has_sem();
-            shared.ref_count.store(counted, Relaxed);
+            // Too high by those who died. It can be low by those whose callers are about to count them.
+            shared.ref_count.fetch_min(counted, Relaxed);
         }
         let mode = request.mode as u16;
         if shared.open_mode.load(Relaxed) == 0 {

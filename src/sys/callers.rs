@@ -1,15 +1,21 @@
 //! Shared objects of the callers' own, through the helpers that they link.
 
 use super::file::Owner;
+use super::file::stat;
 use super::{allocate, errno, last_error, retry, shm};
 use std::ffi::{CStr, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
+/// How often an object that comes and goes is tried, and after how many tries one that is too short
+/// counts as left over.
+const ATTEMPTS: u32 = 100;
+const LEFTOVER_AFTER: u32 = 50;
+
 /// Opens an object, or makes it with `length` bytes; answers its descriptor and whether it was made.
 /// A new one gets the owner and permissions given.
 pub fn open_object(name: &CStr, length: usize, owner: Option<Owner>) -> io::Result<(i32, bool)> {
-    for _ in 0..100 {
+    for attempt in 0..ATTEMPTS {
         let made = retry(|| {
             // SAFETY: a C string; the mode is given.
             i64::from(unsafe {
@@ -42,7 +48,24 @@ pub fn open_object(name: &CStr, length: usize, owner: Option<Owner>) -> io::Resu
         }
         // SAFETY: as above.
         match retry(|| i64::from(unsafe { libc::shm_open(name.as_ptr(), libc::O_RDWR, 0) })) {
-            Ok(fd) => return Ok((fd as i32, false)),
+            Ok(fd) => {
+                // SAFETY: just opened, owned by nobody else.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+                let st = stat(&fd)?;
+                let regular = st.st_mode & libc::S_IFMT == libc::S_IFREG;
+                if !regular || owner.is_some_and(|o| !shm::is_trusted(&st, o)) {
+                    return Err(errno(libc::EACCES));
+                }
+                if st.st_size as u64 >= length as u64 {
+                    return Ok((fd.into_raw_fd(), false));
+                }
+                if attempt >= LEFTOVER_AFTER {
+                    // Nobody who made it has sized it: a leftover.
+                    // SAFETY: a C string.
+                    unsafe { libc::shm_unlink(name.as_ptr()) };
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
             // Removed in between: made anew.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
             Err(e) => return Err(e),

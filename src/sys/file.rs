@@ -49,6 +49,8 @@ pub struct File {
 
 /// Locks on the database file lie where no data is: one byte that every user holds shared.
 const USER_BYTE: i64 = 1 << 62;
+/// Behind it one byte for each that may write.
+const WRITERS: i64 = 4096;
 
 fn open_fd(path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -67,7 +69,7 @@ fn open_fd(path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(high as i32) })
 }
 
-fn stat(fd: &OwnedFd) -> io::Result<libc::stat> {
+pub(super) fn stat(fd: &OwnedFd) -> io::Result<libc::stat> {
     let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the descriptor is open and the buffer is large enough.
     retry(|| i64::from(unsafe { libc::fstat(fd.as_raw_fd(), st.as_mut_ptr()) }))?;
@@ -262,12 +264,47 @@ impl File {
     /// Takes back what [`File::lock_as_user`] said, also for fork children that share the description.
     pub fn unlock_as_user(&self) {
         // If this fails the lock goes with the description.
-        let _ = ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_UNLCK, USER_BYTE, 1);
+        let _ = ofd_lock(
+            &self.fd,
+            libc::F_OFD_SETLK,
+            libc::F_UNLCK,
+            USER_BYTE,
+            1 + WRITERS,
+        );
     }
 
-    /// Says that this description uses the file. Kept until it is closed.
+    /// Says that this description uses the file, and whether it may write it. Kept until it is closed.
     pub fn lock_as_user(&self) -> io::Result<()> {
-        ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE, 1).map(drop)
+        ofd_lock(&self.fd, libc::F_OFD_SETLK, libc::F_RDLCK, USER_BYTE, 1)?;
+        if self.writable {
+            // Each writer has a byte of its own: who may only read can't take it.
+            for n in 0..WRITERS {
+                let taken = ofd_lock(
+                    &self.fd,
+                    libc::F_OFD_SETLK,
+                    libc::F_WRLCK,
+                    USER_BYTE + 1 + n,
+                    1,
+                );
+                match taken {
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {}
+                    r => return r.map(drop),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another description uses the file and may write it.
+    pub fn has_other_writers(&self) -> io::Result<bool> {
+        let found = ofd_lock(
+            &self.fd,
+            libc::F_OFD_GETLK,
+            libc::F_RDLCK,
+            USER_BYTE + 1,
+            WRITERS,
+        )?;
+        Ok(found != libc::F_UNLCK)
     }
 
     /// Whether another description uses the file, in this process or another.

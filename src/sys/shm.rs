@@ -183,7 +183,7 @@ pub fn give_to(fd: i32, owner: Owner) {
 }
 
 /// Whether an object of this owner can come from somebody who may write the file.
-fn is_trusted(st: &libc::stat, file: Owner) -> bool {
+pub(super) fn is_trusted(st: &libc::stat, file: Owner) -> bool {
     // SAFETY: no precondition.
     let me = unsafe { libc::geteuid() };
     st.st_uid == 0
@@ -455,6 +455,23 @@ impl Shm {
     pub fn has_name(&self) -> bool {
         let path = names::shm_path(&self.name);
         path.is_some_and(|p| inode_of(&p) == Some(self.place().1))
+    }
+
+    /// A retired object whose name can't be removed, because it is another user's, serves again, as
+    /// new. Under the gate.
+    pub fn revive(&self) {
+        let o = self.object();
+        o.state.reset();
+        for word in [
+            &o.shared.ref_count,
+            &o.shared.open_mode,
+            &o.shared.write_mode,
+        ] {
+            word.store(0, Relaxed);
+        }
+        o.shared.cache_created.store(0, Relaxed);
+        o.with_sem.store(0, Relaxed);
+        o.retired.store(0, Release);
     }
 
     /// Remembers that there is a semaphore beside it.

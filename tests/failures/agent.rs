@@ -118,7 +118,9 @@ impl Agent {
             Ok(())
         };
         // SAFETY: it makes system calls and allocates nothing.
-        Agent::start_as(|command| drop(unsafe { command.pre_exec(prepare) }))
+        Agent::start_as(|command| {
+            unsafe { command.pre_exec(prepare) };
+        })
     }
 
     pub fn pid(&self) -> i32 {

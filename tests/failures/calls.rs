@@ -25,6 +25,7 @@ pub fn descriptor_0(dir: &str) -> String {
     fs::write(&victim, "not a database\n").expect("a file");
     // SAFETY: no memory is involved. The agent's own input comes back at the end.
     let input = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10) };
+    let file = fs::OpenOptions::new().read(true).write(true).open(&victim).expect("a file");
     let mut wrong = Vec::new();
     for closed in [false, true] {
         let mut n = 0;
@@ -35,7 +36,6 @@ pub fn descriptor_0(dir: &str) -> String {
                 if there {
                     make(&path, SETTINGS, &[("/a", b"1")]);
                 }
-                let file = fs::OpenOptions::new().read(true).write(true).open(&victim).expect("a file");
                 // SAFETY: no memory is involved.
                 unsafe {
                     if closed {

@@ -147,8 +147,8 @@ pub struct Epoch {
     /// What is on the medium.
     synced: Vec<u8>,
     events: Vec<Event>,
-    /// The last [`Run::mark`] before this epoch, and the last one in it.
-    pub marks: (u64, u64),
+    /// The number of the last [`Run::sync`] before it.
+    pub mark: u64,
 }
 
 impl Run {
@@ -169,18 +169,14 @@ impl Run {
         assert!(self.engine.delete(key.as_bytes()).expect("delete"));
     }
 
-    /// The caller's fdatasync, of which the engine learns nothing.
-    pub fn sync(&mut self) {
+    /// The caller's fdatasync, of which the engine learns nothing. The number tells what is on the medium from then on.
+    pub fn sync(&mut self, number: u64) {
+        self.engine.store().mark(number);
         kissdb::engine::Storage::sync(self.engine.store()).expect("sync");
     }
 
     pub fn close(&mut self) {
         self.engine.settle().expect("settle");
-    }
-
-    /// Tells the epochs apart that follow.
-    pub fn mark(&mut self, n: u64) {
-        self.engine.store().mark(n);
     }
 
     /// Everything that was stored, in order.
@@ -196,7 +192,7 @@ impl Run {
         let mut epoch = Epoch {
             synced: bytes.clone(),
             events: Vec::new(),
-            marks: (0, 0),
+            mark: 0,
         };
         for event in self.log().into_iter().chain([Event::Sync]) {
             match event {
@@ -205,13 +201,10 @@ impl Run {
                     epoch = Epoch {
                         synced: bytes.clone(),
                         events: Vec::new(),
-                        marks: (mark, mark),
+                        mark,
                     };
                 }
-                Event::Mark(n) => {
-                    mark = n;
-                    epoch.marks.1 = n;
-                }
+                Event::Mark(n) => mark = n,
                 event => {
                     apply(&mut bytes, &event);
                     epoch.events.push(event);

@@ -250,7 +250,8 @@ fn failure_10_a_file_that_ends_behind_a_torn_block_a() {
     // header was gone, and with it everything. Fails if the header changes or another key is lost.
     let pairs: [(&str, &[u8]); 2] = [("/a", b"1"), ("/b", b"2")];
     let image = Image::with(SETTINGS, &pairs);
-    let a = block(SETTINGS, Copy::A, true, b"/last", b"3", 0);
+    let value = super::support::value(10, 6000);
+    let a = block(SETTINGS, Copy::A, true, b"/last", &value, 0);
     let mut torn = a.clone();
     torn[VALUE_AT] ^= 1;
     for (what, tail) in [
@@ -267,7 +268,7 @@ fn failure_10_a_file_that_ends_behind_a_torn_block_a() {
     // A whole block A is a good copy, and one good copy is enough.
     let mut image = image;
     image.append(&a);
-    let pairs: [(&str, &[u8]); 3] = [("/a", b"1"), ("/b", b"2"), ("/last", b"3")];
+    let pairs: [(&str, &[u8]); 3] = [("/a", b"1"), ("/b", b"2"), ("/last", &value)];
     holds("a good block A", &image.to_rebuild(), &pairs);
 }
 

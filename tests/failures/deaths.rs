@@ -25,7 +25,7 @@ fn failure_17_two_crashed_users() {
             assert_eq!(agent.ask(&format!("put h /user{n} {n}")), "0");
         }
         assert_eq!(agents[0].ask("count h"), "2");
-        agents.map(Agent::kill);
+        agents.into_iter().for_each(Agent::kill);
         for turn in 0..2 {
             let mut next = Agent::start();
             assert_eq!(next.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");

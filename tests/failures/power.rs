@@ -42,12 +42,15 @@ fn failure_01_a_new_key_after_a_clean_close() {
     let (old, new) = cut(
         &scratch,
         &["put h /new synced", "put h /k0 synced"],
-        &["put h /late unsynced"],
+        &["put h /late unsynced", "fill h /large 1 3000"],
     );
     let mut synced = model(&before);
     synced.insert(b"/new".to_vec(), b"synced".to_vec());
     synced.insert(b"/k0".to_vec(), b"synced".to_vec());
-    let permitted = Permitted::of(&synced).or("/late", Some(b"unsynced"));
+    let large = support::value(1, 3000);
+    let permitted = Permitted::of(&synced)
+        .or("/late", Some(b"unsynced"))
+        .or("/large", Some(&large));
     let states = mixtures(&old, &new, 40);
     assert!(states.len() > 20, "{} states are too few", states.len());
     for (n, state) in states.iter().enumerate() {
@@ -182,8 +185,7 @@ fn failure_04_power_cut_while_a_table_is_appended() {
         let before: [(&str, &[u8]); 2] = [(CHAIN[0], b"1"), ("/b", b"2")];
         let mut run = Run::new(&Image::with(sizes, &before));
         run.put("/b", b"2");
-        run.sync();
-        run.mark(1);
+        run.sync(1);
         run.put(CHAIN[1], b"new");
         run.put(CHAIN[2], b"new");
         run.close();
@@ -194,7 +196,7 @@ fn failure_04_power_cut_while_a_table_is_appended() {
         let path = scratch.db("cut.db");
         let mut states = 0;
         for (e, epoch) in run.epochs().iter().enumerate() {
-            if epoch.marks.1 < 1 {
+            if epoch.mark < 1 {
                 continue;
             }
             for (n, state) in epoch.states(40).iter().enumerate() {
@@ -257,15 +259,12 @@ fn failure_12_torn_deletes_and_torn_puts_into_deleted_slots() {
         run.delete("/gone");
         run.delete("/empty");
         run.put(CHAIN[1], new);
-        run.sync();
-        run.mark(1);
+        run.sync(1);
         run.delete("/again");
-        run.sync();
-        run.mark(2);
+        run.sync(2);
         run.put("/again", new);
         run.put("/gone", new);
-        run.sync();
-        run.mark(3);
+        run.sync(3);
         run.delete("/gone");
         run.close();
         // What was synced, and what was given since, by the number of the mark.
@@ -284,7 +283,7 @@ fn failure_12_torn_deletes_and_torn_puts_into_deleted_slots() {
         let scratch = place();
         let path = scratch.db("cut.db");
         for (e, epoch) in run.epochs().iter().enumerate() {
-            let may = permitted(epoch.marks.0);
+            let may = permitted(epoch.mark);
             for (n, state) in epoch.states(60).iter().enumerate() {
                 let what = format!("{what}, epoch {e}, state {n}");
                 survives(&what, &path, state, sizes, &may, |db, mut found| {
@@ -347,15 +346,14 @@ fn failure_13_no_state_during_a_close_passes_for_clean_and_is_not() {
     run.put("/a", b"new");
     run.put(CHAIN[1], b"3");
     run.delete(CHAIN[0]);
-    run.sync();
-    run.mark(1);
+    run.sync(1);
     run.close();
     let wanted = model(&[("/a", b"new"), (CHAIN[1], b"3")]);
     let permitted = Permitted::of(&wanted);
     let scratch = place();
     let path = scratch.db("cut.db");
     let mut clean = 0;
-    for epoch in run.epochs().iter().filter(|e| e.marks.0 == 1) {
+    for epoch in run.epochs().iter().filter(|e| e.mark == 1) {
         for (n, state) in epoch.states(60).iter().enumerate() {
             let what = format!("state {n}");
             survives(&what, &path, state, SETTINGS, &permitted, |_, found| found);

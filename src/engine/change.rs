@@ -148,7 +148,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         if !self.is_zero(used.end(), len.saturating_sub(used.end()))? {
-            self.store.truncate(used.end())?;
+            self.truncate(used.end())?;
             some = true;
         }
         if some {
@@ -459,8 +459,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             let step = (need / 8).clamp(STEP.0, STEP.1);
             let want = need.saturating_add(step).next_multiple_of(PAGE).min(limit);
-            if self.store.grow(want).is_err() {
-                self.store.grow(need.next_multiple_of(PAGE))?;
+            if self.grow(want).is_err() {
+                self.grow(need.next_multiple_of(PAGE))?;
             }
             if at < len {
                 // The file must not end inside what is written there.

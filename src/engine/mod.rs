@@ -215,6 +215,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let marked = self.store.len()? >= PAGE + table::SIZE
             && self.store.load(PAGE + table::CHECKSUM)? == table::MARK;
         if clean && !marked && self.read_clean_tables()? {
+            self.st().length.store(self.store.len()?, Relaxed);
             self.st().phase.store(phase::CLEAN, Relaxed);
             return Ok(());
         }
@@ -254,6 +255,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Before each call: finishes what a dead process left, and learns of rearranged tables.
     pub(crate) fn ready(&mut self) -> Result<()> {
+        let length = self.st().length.load(Relaxed);
+        if self.store.known_len() < length && self.store.len()? < length {
+            // Not "no such key": what was there is gone.
+            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
         if self.writable {
             if self.st().walking.load(Relaxed) != 0 {
                 self.walk()?;
@@ -411,6 +417,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             slot,
             pair,
         })
+    }
+
+    /// Makes the file longer, for all.
+    pub(crate) fn grow(&self, len: u64) -> Result<()> {
+        self.store.grow(len)?;
+        self.st().length.fetch_max(self.store.known_len(), Relaxed);
+        Ok(())
+    }
+
+    /// Cuts the file off, for all: they must expect it before it happens.
+    pub(crate) fn truncate(&self, len: u64) -> Result<()> {
+        self.st().length.store(len, Relaxed);
+        self.store.truncate(len)
     }
 
     pub(crate) fn is_zero(&self, at: u64, len: u64) -> Result<bool> {

@@ -30,7 +30,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.move_strays()?;
         }
         // The file may end anywhere; from here on it has whole pages.
-        self.store.grow(self.store.len()?.next_multiple_of(PAGE))?;
+        self.grow(self.store.len()?.next_multiple_of(PAGE))?;
         // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
         self.sync()?;
         self.st().recovered.store(1, Relaxed);
@@ -225,8 +225,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.erase(at, len)?;
         }
         if self.store.len()? != used.end() {
-            self.store.truncate(used.end())?;
-            self.store.grow(used.end())?;
+            self.truncate(used.end())?;
+            self.grow(used.end())?;
         }
         self.survey()?;
         for i in 0..self.sizes.slots {

@@ -45,7 +45,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.survey()?;
         let end = self.st().end.load(Relaxed).max(PAGE);
         if self.store.len()? != end {
-            self.store.truncate(end)?;
+            self.truncate(end)?;
         }
         self.sync()?;
         if let Some(&first) = self.tables.first() {

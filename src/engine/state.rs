@@ -57,6 +57,8 @@ pub struct State {
     pub surveyed: AtomicU64,
     /// Behind the last table or pair in use, in bytes.
     pub end: AtomicU64,
+    /// The file has been this long in this life: shorter, somebody else has cut it off.
+    pub length: AtomicU64,
     /// Number of tables.
     pub tables: AtomicU64,
     /// Changes when tables or pairs were rearranged, so that what a handle remembers is void.
@@ -87,6 +89,7 @@ impl State {
             &self.epoch,
             &self.surveyed,
             &self.end,
+            &self.length,
             &self.tables,
             &self.intent,
             &self.intent_pair,

@@ -41,7 +41,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 };
                 let from = found.block(side);
                 if hash::slot(from.key(), self.sizes.slots) == i {
-                    self.store.grow(to + PAIR)?;
+                    self.grow(to + PAIR)?;
                     for side in [Side::A, Side::B] {
                         let (key, value) = (from.key(), from.value(self.sizes));
                         let copy = RawBlock::new(self.sizes, side, true, key, value, number);

@@ -95,7 +95,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// A header, and nothing behind it that means anything.
     fn walk_nothing(&mut self) -> Result<()> {
         self.adopt_tables(Vec::new());
-        self.store.truncate(PAGE)?;
+        self.truncate(PAGE)?;
         self.survey()?;
         self.sync()?;
         // The 2015 generation dies at a header alone that says it was not closed.
@@ -111,7 +111,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// From now on until the new tables are on the medium, nobody may believe the old ones. The file
     /// has a table before its header says that it was not closed.
     fn forget_tables(&mut self) -> Result<()> {
-        self.store.grow(PAGE + table::SIZE)?;
+        self.grow(PAGE + table::SIZE)?;
         self.store.store(PAGE, table::START_DELIMITER)?;
         self.store.store(PAGE + table::END, table::END_DELIMITER)?;
         self.store
@@ -379,7 +379,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn make_room_for_all(&mut self, records: &[Record]) -> Result<()> {
         let last = records.last().map_or(0, |r| r.at + PAIR);
         let need = self.store.len()?.next_multiple_of(PAGE).max(last);
-        self.store.grow(need)?;
+        self.grow(need)?;
         self.survey()?;
         self.st().gap_count.store(0, Relaxed);
         self.st().end.store(need, Relaxed);

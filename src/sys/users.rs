@@ -73,11 +73,20 @@ fn started(pid: u32) -> Option<u64> {
 impl Process {
     fn me() -> Self {
         use std::os::unix::fs::MetadataExt;
-        let pid = std::process::id();
+        // Of this process, once asked; a fork child has another generation.
+        static KNOWN: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+        let (pid, process) = (std::process::id(), super::fork::generation());
+        let [of, since, place] = &KNOWN;
+        if of.load(Acquire) != process {
+            since.store(started(pid).unwrap_or(0), Relaxed);
+            let ns = std::fs::metadata("/proc/self/ns/pid");
+            place.store(ns.map_or(0, |m| m.ino()), Relaxed);
+            of.store(process, Release);
+        }
         Self {
             pid,
-            started: started(pid).unwrap_or(0),
-            namespace: std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino()),
+            started: since.load(Relaxed),
+            namespace: place.load(Relaxed),
         }
     }
 }

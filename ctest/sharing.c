@@ -397,7 +397,10 @@ static void adds_and_closes(int unused) {
 
 static void forked_beside_thread(void) {
     pthread_t thread;
-    int children = rounds(100);
+    int children = 100;
+    /* In a child, what the other thread had just allocated belongs to nobody: memcheck calls it lost. */
+    if (getenv("KISSDB_VALGRIND") != NULL)
+        return;
     memset(&inherited, 0, sizeof inherited);
     open_plain(&inherited.db, at("thread.db"), KISSDB_OPEN_MODE_RWCREAT);
     stop = 0;

@@ -4,7 +4,7 @@
 use super::handles::{self, Handle, Inside};
 use super::helpers::malloc_name;
 use super::types::*;
-use super::{code, guard};
+use super::{code, guard, memory};
 use crate::engine::Position;
 use crate::error::{Error, Result};
 use crate::format::{block, table};
@@ -91,6 +91,7 @@ pub unsafe extern "C" fn KISSDB_open(
             if path.is_null() {
                 return Err(Error::Invalid("path is NULL"));
             }
+            memory()?;
             // SAFETY: the caller's promise.
             let path = unsafe { CStr::from_ptr(path) };
             let request = Request {
@@ -328,6 +329,7 @@ pub unsafe extern "C" fn KISSDB_put(
         // SAFETY: the caller's promise.
         unsafe { set(bytesWritten, 0) };
         let put = (|| {
+            memory()?;
             // SAFETY: the caller's promise.
             let (handle, key) = unsafe { (enter(db)?, self::key(key)?) };
             let size = usize::try_from(valueSize).map_err(|_| Error::Invalid("valueSize"))?;
@@ -369,6 +371,7 @@ pub unsafe extern "C" fn KISSDB_delete(
         // SAFETY: the caller's promise.
         unsafe { set(bytesDeleted, 0) };
         let deleted = (|| {
+            memory()?;
             // SAFETY: the caller's promise.
             let (handle, key) = unsafe { (enter(db)?, self::key(key)?) };
             handle.with(|s| s.delete(key))

@@ -25,6 +25,25 @@ fn guard<R>(otherwise: R, f: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or(otherwise)
 }
 
+/// What a call may need of the heap, in bytes; a single failure inside it would abort the process.
+const RESERVE: usize = 64 << 10;
+
+/// Whether there is memory for a call that allocates.
+fn memory() -> Result<(), Error> {
+    // SAFETY: a plain allocation, given back at once: what the call needs comes out of the same place.
+    let p = unsafe { libc::malloc(RESERVE) };
+    if p.is_null() {
+        return Err(Error::Memory);
+    }
+    // Touched, so that the compiler keeps the pair.
+    // SAFETY: just allocated, and not used afterwards.
+    unsafe {
+        p.cast::<u8>().write_volatile(0);
+        libc::free(p);
+    }
+    Ok(())
+}
+
 /// The answer of a failed call, errno as the operating system left it.
 fn code(e: &Error) -> i32 {
     if let Some(n) = e.os() {

@@ -692,6 +692,9 @@ fn failure_35_random_damage() {
         let (image, intact) = random_damage(n);
         let intact: Vec<(&str, &[u8])> = intact.iter().map(|(k, v)| (&k[..], &v[..])).collect();
         let what = format!("file {n}");
+        if let Some(to) = std::env::var_os("KISSDB_FAILURES_DUMP") {
+            image.save(&Path::new(&to).join(format!("{n}.db")));
+        }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             endures(&mut agent, &what, &image, &intact);
         }));

@@ -1,4 +1,4 @@
-# make build | install | uninstall | demo | test
+# make build | install | uninstall | demo | test | soak
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
 
@@ -19,7 +19,7 @@ SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
 SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind soak clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -67,11 +67,15 @@ check:
 
 # Unit, trace and recovery tests, the doc tests, and the C programs against the installed library.
 rust-tests: build
-	$(CARGO) test --release
+	$(CARGO) test --profile checked
 
 # The same C programs under memcheck. Slow, so not part of a plain cargo test.
 valgrind: build
-	KISSDB_VALGRIND=1 $(CARGO) test --release --test c_programs
+	KISSDB_VALGRIND=1 $(CARGO) test --profile checked --test c_programs
+
+# Rounds of the long tests over new seeds, until interrupted; ROUNDS=n for n of them. Goes on where it stopped.
+soak:
+	tests/soak.sh
 
 clean:
 	rm -rf build

@@ -1792,13 +1792,13 @@ fn unloaded(path: &Path) -> Result<(), String> {
                 if closed {
                     answers.push(close(db));
                 }
-                drop(done.send(answers));
-                drop(ended.recv());
+                let _ = done.send(answers);
+                let _ = ended.recv();
             });
             let answers = wait.recv().map_err(|e| e.to_string())?;
             expect("answers", answers.iter().all(|&rc| rc == 0), true)?;
             expect("dlclose", libc::dlclose(handle), 0)?;
-            drop(end.send(()));
+            let _ = end.send(());
             expect("the thread", thread.join().is_ok(), true)?;
         }
         // The struct is not ours to close any more.

@@ -164,7 +164,6 @@ struct Iteration {
     /// Keys that were there at some time of it.
     ever: BTreeSet<Vec<u8>>,
     came: Vec<Vec<u8>>,
-    stable: BTreeSet<Vec<u8>>,
 }
 
 impl Process {
@@ -227,8 +226,10 @@ struct History<'a> {
     model: Model,
     steps: Vec<String>,
     counts: Counts,
-    /// The file is ours alone and was not left open by a dead process since.
+    /// Somebody has made the file.
     exists: bool,
+    /// All users have died, and nobody who may write has opened it since.
+    left_open: bool,
 }
 
 const SIZES: [(u16, u64, u64); 6] = [
@@ -340,6 +341,7 @@ impl History<'_> {
                 self.model.clear();
             }
             self.exists = true;
+            self.left_open &= mode == ffi::RDONLY;
             self.processes[p].open[h] = Some(Open {
                 writable: mode != ffi::RDONLY,
                 iterating: None,
@@ -350,9 +352,8 @@ impl History<'_> {
 
     fn close(&mut self, p: usize, h: usize) -> Judged {
         self.expect(p, &format!("close {h}"), "0")?;
-        let was_writable = self.processes[p].open[h].take().is_some_and(|o| o.writable);
+        self.processes[p].open[h] = None;
         if self.users() == 0 {
-            let _ = was_writable;
             return self.closed();
         }
         Ok(())
@@ -360,6 +361,14 @@ impl History<'_> {
 
     /// After the last close.
     fn closed(&mut self) -> Judged {
+        let left = self.scratch.objects();
+        if !left.is_empty() {
+            return Err(format!("after the last close there are {left:?}"));
+        }
+        if self.left_open {
+            // Nobody was there who may write.
+            return Ok(());
+        }
         self.counts.clean += 1;
         let file = std::fs::read(&self.path).map_err(|e| e.to_string())?;
         let findings = check(&file, true);
@@ -368,10 +377,6 @@ impl History<'_> {
         }
         if pairs(&file) != self.model {
             return Err("after the last close: the file holds other pairs".to_owned());
-        }
-        let left = self.scratch.objects();
-        if !left.is_empty() {
-            return Err(format!("after the last close there are {left:?}"));
         }
         Ok(())
     }
@@ -401,7 +406,6 @@ impl History<'_> {
     fn put_happened(&mut self, key: Vec<u8>, value: Vec<u8>) {
         for it in self.iterations() {
             it.ever.insert(key.clone());
-            it.stable.remove(&key);
         }
         self.model.insert(key, value);
     }
@@ -409,7 +413,6 @@ impl History<'_> {
     fn delete_happened(&mut self, key: &[u8]) {
         for it in self.iterations() {
             it.throughout.remove(key);
-            it.stable.remove(key);
         }
         self.model.remove(key);
     }
@@ -474,9 +477,8 @@ impl History<'_> {
         if open.iterating.is_none() {
             open.iterating = Some(Iteration {
                 throughout: all.clone(),
-                ever: all.clone(),
+                ever: all,
                 came: Vec::new(),
-                stable: all,
             });
             self.expect(p, &format!("begin {h}"), "0")?;
         }
@@ -529,6 +531,7 @@ impl History<'_> {
         self.tell(format!("{p} is killed"));
         self.processes[p].kill();
         self.processes[p] = Process::start();
+        self.left_open |= self.exists && self.users() == 0;
         Ok(())
     }
 
@@ -554,6 +557,7 @@ impl History<'_> {
         }
         self.processes[p].kill();
         self.processes[p] = Process::start();
+        self.left_open |= self.users() == 0;
         // Somebody else looks.
         let mut other = None;
         for (q, process) in self.processes.iter().enumerate() {
@@ -576,6 +580,7 @@ impl History<'_> {
                     &format!("open 0 {mode} {path} {table} {key} {value}"),
                     "0",
                 )?;
+                self.left_open = false;
                 self.processes[p].open[0] = Some(Open {
                     writable: true,
                     iterating: None,
@@ -610,6 +615,7 @@ impl History<'_> {
             *p = Process::start();
         }
         self.scratch.wipe_objects();
+        self.left_open = self.exists;
         Ok(())
     }
 
@@ -631,6 +637,7 @@ impl History<'_> {
                 &format!("open 0 {mode} {path} {table} {key} {value}"),
                 "0",
             )?;
+            self.left_open = false;
             self.processes[0].open[0] = Some(Open {
                 writable: true,
                 iterating: None,
@@ -663,6 +670,7 @@ fn run(
         steps: vec![format!("{table}/{key}/{value}, {keys} keys")],
         counts: Counts::default(),
         exists: false,
+        left_open: false,
     };
     let judged = catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..steps {

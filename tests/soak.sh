@@ -11,9 +11,9 @@ for ((seed = first; ; seed++)); do
     [ -z "${last:-}" ] || [ "$seed" -le "$last" ] || break
     echo "round $seed"
     KISSDB_CUT_STATES=${CUTS:-2000000} KISSDB_CUT_SEED=$seed KISSDB_CUT_SEEDS=1 \
-        cargo test --release --test power_cuts -- --nocapture
-    KISSDB_KILLS=${KILLS:-10000} KISSDB_SEED=$seed cargo test --release --test kills -- --nocapture
-    KISSDB_DAMAGED=${DAMAGED:-4000000} KISSDB_SEED=$seed cargo test --release --test damaged -- --nocapture
-    KISSDB_HISTORIES=${HISTORIES:-40000} KISSDB_SEED=$seed cargo test --release --test histories -- --nocapture
+        cargo test --profile checked --test power_cuts -- --nocapture
+    KISSDB_KILLS=${KILLS:-10000} KISSDB_SEED=$seed cargo test --profile checked --test kills -- --nocapture
+    KISSDB_DAMAGED=${DAMAGED:-4000000} KISSDB_SEED=$seed cargo test --profile checked --test damaged -- --nocapture
+    KISSDB_HISTORIES=${HISTORIES:-40000} KISSDB_SEED=$seed cargo test --profile checked --test histories -- --nocapture
     echo $((seed + 1)) > "$state/next"
 done

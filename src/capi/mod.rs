@@ -1,7 +1,7 @@
 //! The C interface: every exported function checks its pointers, calls the core and converts the
 //! answer. `unsafe` because callers hand over addresses; each block names what they owe.
 //!
-//! No panic leaves: [`guard`] turns one into an answer. Nothing is printed.
+//! No panic leaves: `guard` turns one into an answer. Nothing is printed.
 
 mod functions;
 mod handles;

@@ -36,7 +36,7 @@ const SAYS: &str = "@@ ";
 /// Nobody waits longer for what a dead process held (P1).
 pub const ONE_SECOND: Duration = Duration::from_secs(1);
 /// Whoever takes longer hangs.
-const HANGS: Duration = Duration::from_secs(30);
+const HANGS: Duration = Duration::from_secs(120);
 
 /// A mount of an agent's own.
 pub enum Mount<'a> {

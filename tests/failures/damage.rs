@@ -678,7 +678,8 @@ fn failure_26_keys_and_table_numbers_in_blocks_out_of_range() {
     assert_eq!(agent.end(), "exit 0");
 }
 
-/// How many damaged files are tried; tests/damaged.rs tries more.
+/// How many damaged files are tried; tests/damaged.rs tries more. `KISSDB_FAILURES_RANDOM` says another number,
+/// `KISSDB_FAILURES_DUMP` a directory for the files.
 const RANDOM: u64 = 250;
 
 #[test]
@@ -688,7 +689,7 @@ fn failure_35_random_damage() {
     // file, by which it is made again.
     let mut agent = Agent::start();
     let mut lost = Vec::new();
-    for n in 0..RANDOM {
+    for n in 0..procs::number("KISSDB_FAILURES_RANDOM", RANDOM) {
         let (image, intact) = random_damage(n);
         let intact: Vec<(&str, &[u8])> = intact.iter().map(|(k, v)| (&k[..], &v[..])).collect();
         let what = format!("file {n}");

@@ -24,6 +24,8 @@ pub(crate) enum Found {
 /// What a slot turned out to hold.
 pub(crate) enum Content {
     Live(Side),
+    /// The slot says live, the pair does not: it may be used again.
+    Deleted,
     Nothing,
     Damaged,
 }
@@ -131,7 +133,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         Ok(match outcome {
             Outcome::Live(side) => Content::Live(side),
-            Outcome::Deleted(_) => Content::Nothing,
+            Outcome::Deleted(_) => Content::Deleted,
             Outcome::Damaged if self.st().recovered.load(Relaxed) != 0 => Content::Nothing,
             Outcome::Damaged => Content::Damaged,
         })

@@ -91,6 +91,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         Ok(match self.content(*place)? {
             Content::Live(side) => print_of(self.hash_at(place.pair, side)?),
+            Content::Deleted => DELETED,
             Content::Nothing => NOTHING,
             Content::Damaged => DAMAGED,
         })

@@ -203,6 +203,8 @@ struct Counts {
     unreachable: u64,
     damaged_gets: u64,
     second_looks: u64,
+    /// Findings that are excused, see [`open_question`].
+    excused: u64,
     errors: BTreeMap<String, u64>,
     most_calls: f64,
     most_memory: f64,
@@ -218,6 +220,7 @@ impl Counts {
         self.unreachable += o.unreachable;
         self.damaged_gets += o.damaged_gets;
         self.second_looks += o.second_looks;
+        self.excused += o.excused;
         for (k, n) in &o.errors {
             *self.errors.entry(k.clone()).or_default() += n;
         }
@@ -689,9 +692,15 @@ fn worse(before: &[String], after: &[String]) -> Vec<String> {
 
 /// Everything that was answered is there; more only if a good copy held it.
 fn compare(now: &Contents, model: &Pairs, want: &Expected, when: &str) -> Judged {
+    let others = |key: &[u8], v: &[u8]| {
+        let single = want.must.get(key).is_some_and(|all| all.len() == 1);
+        !single && want.good.get(key).is_some_and(|all| all.contains(v))
+    };
     for (key, v) in model {
         match now.pairs.get(key) {
             Some(w) if w == v => {}
+            // A damaged pair whose good copies differ may come to be read by the other one.
+            Some(w) if others(key, v) && others(key, w) => {}
             Some(w) => {
                 return Err(format!(
                     "answered otherwise {when}: {} had {} bytes, has {}",
@@ -802,6 +811,17 @@ fn shrink(seeds: &[Seed], seed: u64, n: u64, of: &str) -> u32 {
     mask
 }
 
+/// A file in which a slot leads to a key of another slot, or two good copies of one pair hold different keys, can only be
+/// made on purpose, or by moving whole pages. What is demanded there is that nothing crashes, hangs, is refused or loses an
+/// undamaged pair; whether such a key is iterated, or counts after a change, is left open.
+fn open_question(finding: &str, bytes: &[u8]) -> bool {
+    let mild = ["iterate", "iterate and get disagree", "made worse"];
+    let of_reading = ["answered otherwise", "gone", "more after", "appeared"];
+    let class = class(finding);
+    (mild.contains(&class) || of_reading.iter().any(|c| class.starts_with(c)))
+        && reader::read(bytes).foreign
+}
+
 fn tell(seeds: &[Seed], seed: u64, n: u64, finding: &str) -> String {
     let mask = shrink(seeds, seed, n, finding);
     let (judged, d) = run(seeds, seed, n, mask, &mut Counts::default());
@@ -851,8 +871,11 @@ fn in_memory() {
                 let mut counts = Counts::default();
                 let mut findings = Vec::new();
                 for n in (t..runs).step_by(threads as usize) {
-                    if let Err(f) = run(seeds, seed, n, u32::MAX, &mut counts).0 {
-                        findings.push((n, f));
+                    let (judged, d) = run(seeds, seed, n, u32::MAX, &mut counts);
+                    match judged {
+                        Err(f) if open_question(&f, &d.bytes) => counts.excused += 1,
+                        Err(f) => findings.push((n, f)),
+                        Ok(()) => {}
                     }
                 }
                 (counts, findings)
@@ -870,7 +893,7 @@ fn in_memory() {
     });
     println!(
         "{} damaged files, seed {seed}, {:.1} s, {threads} threads: {} refused; {} keys demanded ({} with a choice of \
-         values), {} pairs not judged because of overlaps, {} that no slot leads to; {} gets of damaged pairs, {} second looks; at most \
+         values), {} pairs not judged because of overlaps, {} that no slot leads to; {} gets of damaged pairs, {} second looks, {} excused because of foreign keys; at most \
          {:.0} storage calls a page to open, memory {:.1} times the file",
         all.runs,
         started.elapsed().as_secs_f64(),
@@ -881,6 +904,7 @@ fn in_memory() {
         all.unreachable,
         all.damaged_gets,
         all.second_looks,
+        all.excused,
         all.most_calls,
         all.most_memory
     );
@@ -940,7 +964,9 @@ fn child() {
         let seed = seed_of(number(seed), n);
         let d = damaged(&seeds, seed, u32::MAX);
         let path = directory.join(format!("{n}.db"));
-        if let Err(finding) = judge_file(&path, &d.bytes, &mut Rng(mix(seed ^ 6))) {
+        if let Err(finding) = judge_file(&path, &d.bytes, &mut Rng(mix(seed ^ 6)))
+            && !open_question(&finding, &d.bytes)
+        {
             std::fs::write(directory.join("finding"), finding).expect("a finding");
             std::process::exit(7);
         }

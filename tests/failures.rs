@@ -31,6 +31,8 @@ mod objects;
 mod power;
 #[path = "support/procs.rs"]
 mod procs;
+#[path = "failures/ranges.rs"]
+mod ranges;
 #[path = "failures/rights.rs"]
 mod rights;
 #[path = "failures/steady.rs"]
@@ -117,9 +119,9 @@ fn all(db: &Plain) -> Result<Model, String> {
     let mut found = Model::new();
     for (key, buffer) in pairs {
         let name = key.escape_ascii().to_string();
-        let value = db.get(&key).map_err(|rc| {
-            format!("the iterator finds {name}, and a get of it answers {rc}")
-        })?;
+        let value = db
+            .get(&key)
+            .map_err(|rc| format!("the iterator finds {name}, and a get of it answers {rc}"))?;
         if !buffer.starts_with(&value) {
             return Err(format!("the iterator has another value of {name} than get"));
         }
@@ -198,7 +200,10 @@ fn holds(what: &str, image: &Image, pairs: &[(&str, &[u8])]) {
     finds(&format!("{what}: a reader"), &reader, &wanted);
     close(&reader);
     let after = fs::read(&path).expect("the file");
-    assert!(after == image.bytes, "{what}: a reader has changed the file");
+    assert!(
+        after == image.bytes,
+        "{what}: a reader has changed the file"
+    );
 
     let path = scratch.db("writer.db");
     image.save(&path);
@@ -240,7 +245,7 @@ fn job(name: &str, arguments: &[&str]) -> String {
         ("copy-with-holes", [from, to]) => limits::copy_with_holes(from, to),
         ("descriptor-0", [dir]) => calls::descriptor_0(dir),
         ("descriptors", [path]) => users::descriptors(path),
-        ("endure", [mode, path]) => damage::endure(mode, path),
+        ("endure", [mode, path]) => ranges::endure(mode, path),
         ("few-descriptors", [path]) => limits::few_descriptors(path),
         ("little-memory", [path]) => limits::little_memory(path),
         ("objects-of", [path]) => rights::objects_of(path),

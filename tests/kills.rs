@@ -5,7 +5,9 @@
 //! until the next reboot, and what had been set since the last clean close was gone with the tables that were never
 //! written.
 //!
-//! `KISSDB_KILLS` says how many deaths, `KISSDB_SEED` which; a run prints both.
+//! `KISSDB_KILLS` says how many deaths (three quarters of them of processes that know nothing of the middleware's
+//! semaphore), `KISSDB_SEED` which; a run prints both. `KISSDB_TEST_DIR`: where the databases lie. After a failure
+//! `KISSDB_KEEP` gets copies of all files, and for `KISSDB_KEEP_SECONDS` the processes stay.
 
 #[path = "support/ledger.rs"]
 mod ledger;
@@ -226,7 +228,7 @@ impl Worker {
         let time = now() - since;
         let deaths = self.board.deaths.load(SeqCst);
         let struck = self.deaths.replace(deaths) != deaths;
-        if stops % 2 == 0 && stops == self.board.stops.load(SeqCst) {
+        if stops & 1 == 0 && stops == self.board.stops.load(SeqCst) {
             let [all, near] = &self.board.times[call as usize];
             all.note(time);
             if struck {
@@ -837,11 +839,49 @@ fn random_kills(kills: u64, seed: u64, middleware: bool) {
 }
 
 #[test]
+fn what_cannot_be_true_is_noticed() {
+    // A judge that never objects proves nothing: a lost change, one that comes and goes, an old value, a torn one, that
+    // of another key, a deleted key that is back.
+    let (id, room) = (5, 8028);
+    let verdict = |key: &Key, got: Option<Vec<u8>>| {
+        key.judge(id, room, &key.before(), got.as_deref()).is_ok()
+    };
+    let key = Key::new();
+    assert!(verdict(&key, None));
+    let mut last = key.begin_put();
+    // In flight: both are possible, until somebody has seen the new one.
+    assert!(verdict(&key, None));
+    while last.value(id, room).is_empty() {
+        last = key.begin_put();
+    }
+    assert!(verdict(&key, Some(last.value(id, room))));
+    assert!(!verdict(&key, None), "seen, and gone again");
+    key.answer(last);
+    assert!(!verdict(&key, None), "lost");
+    assert!(!verdict(&key, Some(last.value(id + 1, room))), "mixed up");
+    let mut torn = last.value(id, room);
+    *torn.last_mut().expect("a byte") ^= 1;
+    assert!(!verdict(&key, Some(torn)), "torn");
+    let second = key.begin_put();
+    key.answer(second);
+    assert!(!verdict(&key, Some(last.value(id, room))), "old");
+    let delete = key.begin_delete();
+    key.answer(delete);
+    assert!(verdict(&key, None));
+    assert!(!verdict(&key, Some(second.value(id, room))), "back");
+    // Its writer died, and it was found not to have happened.
+    let undone = key.begin_put();
+    key.settle(Some(delete));
+    assert!(verdict(&key, None));
+    assert!(!verdict(&key, Some(undone.value(id, room))), "undone");
+}
+
+#[test]
 fn four_processes_are_killed_at_random() {
     // Failures 16, 17 and 18: after the first death everybody stood still, and the tables were never written again.
     let _alone = alone();
     random_kills(
-        procs::number("KISSDB_KILLS", 2000),
+        procs::number("KISSDB_KILLS", 2000) * 3 / 4,
         procs::seed("KISSDB_SEED"),
         false,
     );

@@ -120,12 +120,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.fill_holes()?;
         // Tables that contradict each other are found out before they are trusted with more.
+        let mut whole = true;
+        self.each_slot(|_, _, slot| {
+            whole &= slot.is_whole();
+            Ok(())
+        })?;
         match self.survey() {
-            Err(Error::Corrupt(_)) => {
+            Ok(()) if whole => {}
+            Ok(()) | Err(Error::Corrupt(_)) => {
                 self.recover(false)?;
                 return self.survey_once();
             }
-            surveyed => surveyed?,
+            Err(e) => return Err(e),
         }
         self.clear_loose()?;
         self.st().phase.store(phase::MARKING, Relaxed);

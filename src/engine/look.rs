@@ -64,6 +64,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let hash = hash::djb2(key);
         let index = (hash % u64::from(self.sizes.slots)) as u16;
         let print = prints::print_of(hash);
+        let mut damaged = None;
         let mut t = 0;
         loop {
             let rest = self.prints(index)?.get(t..).unwrap_or_default();
@@ -82,11 +83,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     if self.has_key(place.pair, Side::A, key)?
                         || self.has_key(place.pair, Side::B, key)? =>
                 {
-                    return Ok(Found::Damaged(place));
+                    // A whole one may follow.
+                    damaged.get_or_insert(place);
                 }
                 _ => {}
             }
             t += n + 1;
+        }
+        if let Some(place) = damaged {
+            return Ok(Found::Damaged(place));
         }
         let words = self.prints(index)?;
         let first = |what: u32| words.iter().position(|&p| p == what);

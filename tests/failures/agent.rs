@@ -18,10 +18,11 @@
 //! | `job NAME ARGUMENTS` | that of a function of a test |
 
 use super::procs::{self, Running};
-use super::support::ffi::{self, Generation, Handle, Plain, SETTINGS};
+use super::support::ffi::{self, Generation, Handle, Plain, SETTINGS, Shared_Data_s};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Write};
+use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -117,8 +118,8 @@ impl Agent {
             }
             Ok(())
         };
-        // SAFETY: it makes system calls and allocates nothing.
         Agent::start_as(|command| {
+            // SAFETY: it makes system calls and allocates nothing.
             unsafe { command.pre_exec(prepare) };
         })
     }
@@ -151,7 +152,10 @@ impl Agent {
         self.tell(line);
         let answer = self.answer(line, HANGS);
         let time = since.elapsed();
-        assert!(time <= ONE_SECOND, "{line}: answered {answer} after {time:?}");
+        assert!(
+            time <= ONE_SECOND,
+            "{line}: answered {answer} after {time:?}"
+        );
         answer
     }
 
@@ -317,7 +321,9 @@ fn perform(doors: &mut HashMap<String, Door>, line: &str) -> String {
         }
         ["job", name, ref arguments @ ..] => super::job(name, arguments),
         [call, name, ref rest @ ..] => {
-            let door = doors.get(name).unwrap_or_else(|| panic!("{line}: no {name}"));
+            let door = doors
+                .get(name)
+                .unwrap_or_else(|| panic!("{line}: no {name}"));
             on_handle(door, call, rest).unwrap_or_else(|| panic!("{line}: not understood"))
         }
         _ => panic!("{line}: not understood"),
@@ -357,8 +363,8 @@ fn on_handle(door: &Door, call: &str, rest: &[&str]) -> Option<String> {
             unsafe { ffi::Kdb_unlock(&raw mut (*db.shared()).rwlock) };
             "done".into()
         }
-        ("count", []) => field(db, |s| unsafe { (&raw const (*s).refCount).read_volatile() }),
-        ("mode", []) => field(db, |s| unsafe { (&raw const (*s).openMode).read_volatile() }),
+        ("count", []) => field(db, offset_of!(Shared_Data_s, refCount)),
+        ("mode", []) => field(db, offset_of!(Shared_Data_s, openMode)),
         ("wait" | "post" | "semaphore", []) => {
             let Door::Middle(handle) = door else {
                 return None;
@@ -378,12 +384,14 @@ fn on_handle(door: &Door, call: &str, rest: &[&str]) -> Option<String> {
 }
 
 /// A number in the shared struct.
-fn field(db: &Plain, read: impl FnOnce(*const ffi::Shared_Data_s) -> u16) -> String {
+fn field(db: &Plain, offset: usize) -> String {
     let shared = db.shared();
     if shared.is_null() {
         return "not open".into();
     }
-    read(shared).to_string()
+    // SAFETY: shared is mapped while the database is open; others write the field, hence volatile.
+    let number = unsafe { shared.byte_add(offset).cast::<u16>().read_volatile() };
+    number.to_string()
 }
 
 fn done(r: std::io::Result<()>) -> String {

@@ -25,7 +25,11 @@ pub fn descriptor_0(dir: &str) -> String {
     fs::write(&victim, "not a database\n").expect("a file");
     // SAFETY: no memory is involved. The agent's own input comes back at the end.
     let input = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10) };
-    let file = fs::OpenOptions::new().read(true).write(true).open(&victim).expect("a file");
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&victim)
+        .expect("a file");
     let mut wrong = Vec::new();
     for closed in [false, true] {
         let mut n = 0;
@@ -47,12 +51,17 @@ pub fn descriptor_0(dir: &str) -> String {
                 let db = Plain::new();
                 let rc = db.open(&path, mode, ffi::WT, SETTINGS);
                 let what = format!("mode {mode}, closed {closed}, there {there}: {rc}");
-                let right = if mode == ffi::RWREPLACE { 0 } else { ffi::ERROR_INVALID_PARAMETERS };
+                let right = if mode == ffi::RWREPLACE {
+                    0
+                } else {
+                    ffi::ERROR_INVALID_PARAMETERS
+                };
                 if rc != right {
                     wrong.push(what.clone());
                 }
                 if rc == 0 {
-                    let new = db.fd() > 2 && db.put(b"/new", b"2").0 == 0 && db.get(b"/a") == Err(1);
+                    let new =
+                        db.fd() > 2 && db.put(b"/new", b"2").0 == 0 && db.get(b"/a") == Err(1);
                     if !new || db.close() != 0 {
                         wrong.push(format!("{what}: does not work on descriptor {}", db.fd()));
                     }
@@ -72,7 +81,11 @@ pub fn descriptor_0(dir: &str) -> String {
     }
     // SAFETY: no memory is involved.
     unsafe { libc::dup2(input, 0) };
-    if wrong.is_empty() { "fine".into() } else { wrong.join("; ") }
+    if wrong.is_empty() {
+        "fine".into()
+    } else {
+        wrong.join("; ")
+    }
 }
 
 #[test]
@@ -83,7 +96,10 @@ fn failure_22_replace_empties_the_file_unless_others_use_it() {
     make(&path, SETTINGS, &[("/a", b"1")]);
     let user = open(&path);
     let db = Plain::new();
-    assert_eq!(db.open(&path, ffi::RWREPLACE, ffi::WT, SETTINGS), ffi::ERROR_ACCESS_VIOLATION);
+    assert_eq!(
+        db.open(&path, ffi::RWREPLACE, ffi::WT, SETTINGS),
+        ffi::ERROR_ACCESS_VIOLATION
+    );
     let mut agent = Agent::start();
     let answer = agent.ask(&format!("middle h RWREPLACE {}", path.display()));
     assert_eq!(answer, "-5");
@@ -108,7 +124,10 @@ fn failure_23_put_and_delete_on_a_read_only_handle() {
     let before = fs::read(&path).expect("the file");
     let mut agent = Agent::start();
     for door in ["open", "middle"] {
-        assert_eq!(agent.ask(&format!("{door} h RDONLY {}", path.display())), "0");
+        assert_eq!(
+            agent.ask(&format!("{door} h RDONLY {}", path.display())),
+            "0"
+        );
         for call in ["put h /a 2", "put h /b 2", "delete h /a", "delete h /none"] {
             assert_eq!(agent.ask(call), "-5", "{door}: {call}");
         }
@@ -128,13 +147,23 @@ fn failure_23_a_read_only_first_user() {
         let path = scratch.db("a.db");
         make(&path, SETTINGS, &[("/a", b"1")]);
         let (mut reader, mut writer) = (Agent::start(), Agent::start());
-        assert_eq!(reader.ask(&format!("{door} h RDONLY {}", path.display())), "0");
+        assert_eq!(
+            reader.ask(&format!("{door} h RDONLY {}", path.display())),
+            "0"
+        );
         assert_eq!(reader.ask("mode h"), "1", "{door}");
-        assert_eq!(writer.ask(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            writer.ask(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         assert_eq!(writer.ask("mode h"), "2", "{door}");
         assert_eq!(writer.ask("put h /b 2"), "0", "{door}");
         for n in 0..30 {
-            assert_eq!(writer.ask(&format!("fill h /fill{n} {n} 5000")), "0", "{door}");
+            assert_eq!(
+                writer.ask(&format!("fill h /fill{n} {n} 5000")),
+                "0",
+                "{door}"
+            );
         }
         assert_eq!(reader.ask("get h /b"), "2", "{door}");
         assert_eq!(reader.ask("put h /c 3"), "-5", "{door}");
@@ -147,7 +176,10 @@ fn failure_23_a_read_only_first_user() {
         assert_eq!(reader.ask("mode h"), "1", "{door}");
         assert_eq!(reader.ask("get h /b"), "2", "{door}");
         assert_eq!(reader.ask("close h"), "0", "{door}");
-        assert!(fs::read(&path).expect("the file") == bytes, "{door}: changed by a reader");
+        assert!(
+            fs::read(&path).expect("the file") == bytes,
+            "{door}: changed by a reader"
+        );
         assert_eq!(scratch.objects(), [""; 0], "{door}");
     }
 }
@@ -189,7 +221,11 @@ fn failure_27_keys_and_values_that_do_not_fit() {
             assert_eq!(db.put(b"/new", &large[..len]), invalid, "a value of {len}");
         }
         for size in [-1, -8028, i32::MIN, i32::MAX, 8029] {
-            assert_eq!(put_raw(&db, c"/a".as_ptr(), Some(&large), size), invalid, "size {size}");
+            assert_eq!(
+                put_raw(&db, c"/a".as_ptr(), Some(&large), size),
+                invalid,
+                "size {size}"
+            );
         }
         assert_eq!(put_raw(&db, std::ptr::null(), Some(&large), 1), invalid);
         assert_eq!(put_raw(&db, c"/a".as_ptr(), None, 1), invalid);
@@ -204,7 +240,10 @@ fn failure_27_keys_and_values_that_do_not_fit() {
             finds("after all that", &db, &as_listed);
         }
         close(&db);
-        assert!(fs::read(&path).expect("the file") == before, "something was written");
+        assert!(
+            fs::read(&path).expect("the file") == before,
+            "something was written"
+        );
         // What fits to the last byte does fit.
         let db = opened(&path, ffi::RDWR, sizes);
         assert_eq!(put_raw(&db, c"/empty".as_ptr(), None, 0), (0, 0));
@@ -212,7 +251,10 @@ fn failure_27_keys_and_values_that_do_not_fit() {
         assert_eq!(db.put(longest.as_bytes(), &large[..most]), (0, most as i32));
         assert_eq!(db.get(longest.as_bytes()), Ok(large[..most].to_vec()));
         close(&db);
-        assert_eq!(check::check(&fs::read(&path).expect("the file"), true), [""; 0]);
+        assert_eq!(
+            check::check(&fs::read(&path).expect("the file"), true),
+            [""; 0]
+        );
     }
 }
 
@@ -236,7 +278,13 @@ fn failure_27_buffers_that_are_too_small() {
     let mut size = 0;
     // SAFETY: no buffer is given, size is ours.
     let rc = unsafe {
-        ffi::KISSDB_get(db.as_ptr(), c"/a".as_ptr().cast(), std::ptr::null_mut(), 0, &mut size)
+        ffi::KISSDB_get(
+            db.as_ptr(),
+            c"/a".as_ptr().cast(),
+            std::ptr::null_mut(),
+            0,
+            &mut size,
+        )
     };
     assert_eq!((rc, size), (0, 1000));
     close(&db);
@@ -247,7 +295,11 @@ fn failure_27_no_pointers_and_no_open_handle() {
     // NULL, a handle that was never opened, one that is closed. The original crashed. Fails if this program does.
     let null = std::ptr::null_mut();
     let (mut n, mut made) = (0, ffi::Kdb_false);
-    let mut it = ffi::KISSDB_Iterator { db: null, h_no: 0, h_idx: 0 };
+    let mut it = ffi::KISSDB_Iterator {
+        db: null,
+        h_no: 0,
+        h_idx: 0,
+    };
     let scratch = place();
     let path = scratch.db("a.db");
     make(&path, SETTINGS, &[("/a", b"1")]);
@@ -276,15 +328,27 @@ fn failure_27_no_pointers_and_no_open_handle() {
         let p = db.as_ptr();
         assert_eq!(ffi::KISSDB_get(p, null.cast(), null.cast(), 0, &mut 0), -3);
         assert_eq!(ffi::KISSDB_get(p, key, null.cast(), 5, &mut 0), -3);
-        assert_eq!(ffi::KISSDB_get(p, key, null.cast(), 0, std::ptr::null_mut()), -3);
+        assert_eq!(
+            ffi::KISSDB_get(p, key, null.cast(), 0, std::ptr::null_mut()),
+            -3
+        );
         assert_eq!(ffi::KISSDB_put(p, key, key, 1, std::ptr::null_mut()), 0);
         assert_eq!(ffi::KISSDB_delete(p, null.cast(), &mut n), -3);
         assert_eq!(ffi::KISSDB_delete(p, key, std::ptr::null_mut()), 0);
-        assert_eq!(ffi::KISSDB_Iterator_next(std::ptr::null_mut(), p.cast(), null.cast()), -3);
+        assert_eq!(
+            ffi::KISSDB_Iterator_next(std::ptr::null_mut(), p.cast(), null.cast()),
+            -3
+        );
         ffi::KISSDB_Iterator_init(p, std::ptr::null_mut());
         ffi::KISSDB_Iterator_init(p, &mut it);
-        assert_eq!(ffi::KISSDB_Iterator_next(&mut it, null.cast(), null.cast()), -3);
-        assert_eq!(ffi::KISSDB_open(null, c"x".as_ptr(), 1, 5, 510, 128, 8028), -3);
+        assert_eq!(
+            ffi::KISSDB_Iterator_next(&mut it, null.cast(), null.cast()),
+            -3
+        );
+        assert_eq!(
+            ffi::KISSDB_open(null, c"x".as_ptr(), 1, 5, 510, 128, 8028),
+            -3
+        );
         ffi::Kdb_wrlock(std::ptr::null_mut());
         ffi::Kdb_rdlock(std::ptr::null_mut());
         ffi::Kdb_unlock(std::ptr::null_mut());
@@ -292,8 +356,12 @@ fn failure_27_no_pointers_and_no_open_handle() {
         assert!(ffi::kdbGetShmName(std::ptr::null(), c"x".as_ptr()).is_null());
         assert!(ffi::kdbGetShmName(c"-ht".as_ptr(), std::ptr::null()).is_null());
         assert_eq!(ffi::kdbShmemClose(-1, std::ptr::null()), ffi::Kdb_false);
-        assert_eq!(ffi::freeKdbShmemPtr(std::ptr::null_mut(), 1), ffi::Kdb_false);
+        assert_eq!(
+            ffi::freeKdbShmemPtr(std::ptr::null_mut(), 1),
+            ffi::Kdb_false
+        );
     }
+    // SAFETY: zero is valid for numbers and pointers.
     let mut zeroed: KISSDB = unsafe { std::mem::zeroed() };
     // SAFETY: the struct is ours; no path.
     let rc = unsafe { ffi::KISSDB_open(&mut zeroed, std::ptr::null(), 1, 5, 510, 128, 8028) };
@@ -332,12 +400,15 @@ fn failure_28_a_key_put_again_after_an_earlier_slot_was_deleted() {
 #[test]
 fn failure_28_a_file_in_which_the_original_has_left_a_key_twice() {
     // Such files are in the field. The first of the two counts, as for the original. Fails if the other one is ever seen.
-    let mut image = Image::with(SETTINGS, &[(CHAIN[0], b"first"), (CHAIN[1], b"old"), ("/b", b"2")]);
+    let mut image = Image::with(
+        SETTINGS,
+        &[(CHAIN[0], b"first"), (CHAIN[1], b"old"), ("/b", b"2")],
+    );
     let (_, index, at) = image.find(CHAIN[0]);
     image.write(at, &pair(SETTINGS, true, CHAIN[1].as_bytes(), b"new", 0));
     image.set_slot(0, index, at as i64, at as i64 + 8192, 0);
     let wanted = model(&[(CHAIN[1], b"new"), ("/b", b"2")]);
-    for image in [image.clone(), image.clone().unclean(), image.to_rebuild()] {
+    for image in [image.clone(), image.clone().unclean(), image.into_rebuild()] {
         let scratch = place();
         let path = scratch.db("a.db");
         image.save(&path);
@@ -370,7 +441,9 @@ fn failure_31_old_values_do_not_stay_in_the_file() {
             for n in 0..others {
                 put(&db, &format!("/other{n}"), b"public");
             }
-            for key in ["/shorter", "/empty", "/deleted", "/again", "/much", CHAIN[0], CHAIN[1]] {
+            for key in [
+                "/shorter", "/empty", "/deleted", "/again", "/much", CHAIN[0], CHAIN[1],
+            ] {
                 put(&db, key, secret);
             }
             close(&db);
@@ -392,7 +465,10 @@ fn failure_31_old_values_do_not_stay_in_the_file() {
             delete(&db, CHAIN[1]);
             close(&db);
             assert!(!has_it(), "{what}, {}: it is still there", sizes.value);
-            assert_eq!(check::check(&fs::read(&path).expect("the file"), true), [""; 0]);
+            assert_eq!(
+                check::check(&fs::read(&path).expect("the file"), true),
+                [""; 0]
+            );
         }
     }
 }
@@ -426,12 +502,18 @@ fn failure_32_a_short_foreign_file_is_left_alone() {
                 let what = format!("{} bytes, {mode}, {door}", foreign.len());
                 // Zeros are nobody's: a file of up to 4096 of them is an empty one, a longer one is none of ours.
                 assert_eq!(answer, "-4", "{what}");
-                assert!(fs::read(&path).expect("the file") == foreign, "{what}: changed");
+                assert!(
+                    fs::read(&path).expect("the file") == foreign,
+                    "{what}: changed"
+                );
                 assert_eq!(scratch.objects(), [""; 0], "{what}: left behind");
             }
         }
         let after = fs::metadata(&path).expect("the file");
-        assert_eq!((before.mtime_nsec(), before.ino()), (after.mtime_nsec(), after.ino()));
+        assert_eq!(
+            (before.mtime_nsec(), before.ino()),
+            (after.mtime_nsec(), after.ino())
+        );
     }
 }
 
@@ -447,15 +529,26 @@ fn failure_32_what_a_power_cut_left_of_a_new_database_is_not_foreign() {
         let path = scratch.db("a.db");
         fs::write(&path, &start).expect("a file");
         let db = Plain::new();
-        assert_eq!(db.open(&path, ffi::RDONLY, ffi::WT, SETTINGS), ffi::ERROR_IO);
-        assert!(fs::read(&path).expect("the file") == start, "changed by a reader");
+        assert_eq!(
+            db.open(&path, ffi::RDONLY, ffi::WT, SETTINGS),
+            ffi::ERROR_IO
+        );
+        assert!(
+            fs::read(&path).expect("the file") == start,
+            "changed by a reader"
+        );
         let db = open(&path);
         put(&db, "/a", b"1");
         close(&db);
         is_clean("made", &path, &model(&[("/a", b"1")]));
         let of_the_file = start.len() >= 56 && start[0] == b'K';
         let key_size = fs::read(&path).expect("the file")[40];
-        assert_eq!(key_size, if of_the_file { 64 } else { 128 }, "{} bytes", start.len());
+        assert_eq!(
+            key_size,
+            if of_the_file { 64 } else { 128 },
+            "{} bytes",
+            start.len()
+        );
     }
 }
 
@@ -472,9 +565,15 @@ fn failure_34_an_open_that_fails_leaves_nothing_locked() {
             let calls = [
                 (format!("{door} h RDWR {}", foreign.display()), "-4"),
                 (format!("{door} h RWCREAT {}", none.display()), "-1"),
-                (format!("{door} h RDWR {}", scratch.db("absent").display()), "-1"),
+                (
+                    format!("{door} h RDWR {}", scratch.db("absent").display()),
+                    "-1",
+                ),
                 (format!("{door} h 77 {}", foreign.display()), "-3"),
-                (format!("{door} h RWCREAT {}", scratch.path().display()), "-1"),
+                (
+                    format!("{door} h RWCREAT {}", scratch.path().display()),
+                    "-1",
+                ),
             ];
             for (call, answer) in calls {
                 assert_eq!(agent.ask_quickly(&call), answer, "turn {turn}: {call}");
@@ -509,11 +608,21 @@ fn failure_34_a_close_that_fails_leaves_nothing_locked() {
         let mut agent = Agent::start();
         assert_eq!(agent.ask(&format!("{door} h RDWR {}", path.display())), "0");
         assert_eq!(agent.ask("put h /b 2"), "0");
-        let file = fs::OpenOptions::new().write(true).open(&path).expect("the file");
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .expect("the file");
         file.set_len(4096).expect("cut off");
-        assert_eq!(agent.ask_quickly("close h"), "-1", "{door}: the close cannot have written");
+        assert_eq!(
+            agent.ask_quickly("close h"),
+            "-1",
+            "{door}: the close cannot have written"
+        );
         assert_eq!(scratch.objects(), [""; 0], "{door}");
-        assert_eq!(agent.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            agent.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         assert_eq!(agent.ask_quickly("semaphore h"), "1", "{door}");
         assert_eq!(agent.ask_quickly("put h /c 3"), "0");
         assert_eq!(agent.ask_quickly("close h"), "0");

@@ -66,7 +66,10 @@ impl Permitted {
     /// The key may also have this value, or be absent.
     pub fn or(mut self, key: &str, value: Option<&[u8]>) -> Permitted {
         let also = value.map(<[u8]>::to_vec);
-        self.0.entry(key.into()).or_insert_with(|| vec![None]).push(also);
+        self.0
+            .entry(key.into())
+            .or_insert_with(|| vec![None])
+            .push(also);
         self
     }
 
@@ -103,7 +106,10 @@ pub fn survives(
     let read = reader.map(|db| {
         let found = all(&db).unwrap_or_else(|e| panic!("{what}: a reader: {e}"));
         close(&db);
-        assert!(fs::read(path).expect("the file") == state, "{what}: a reader has written");
+        assert!(
+            fs::read(path).expect("the file") == state,
+            "{what}: a reader has written"
+        );
         found
     });
     let db = opened(path, ffi::RDWR, sizes);

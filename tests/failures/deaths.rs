@@ -28,7 +28,10 @@ fn failure_17_two_crashed_users() {
         agents.into_iter().for_each(Agent::kill);
         for turn in 0..2 {
             let mut next = Agent::start();
-            assert_eq!(next.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+            assert_eq!(
+                next.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+                "0"
+            );
             assert_eq!(next.ask_quickly("count h"), "1", "{door}, turn {turn}");
             assert_eq!(next.ask_quickly("keys h"), "/a /user0 /user1");
             assert_eq!(next.ask_quickly("close h"), "0");
@@ -56,7 +59,11 @@ fn failure_17_users_crash_while_another_one_stays() {
         }
         assert_eq!(stays.ask_quickly("close h"), "0");
         assert_eq!(scratch.objects(), [""; 0], "{door}");
-        is_clean(door, &path, &model(&[("/a", b"1"), ("/user0", b"0"), ("/user1", b"1")]));
+        is_clean(
+            door,
+            &path,
+            &model(&[("/a", b"1"), ("/user0", b"0"), ("/user1", b"1")]),
+        );
     }
 }
 
@@ -75,16 +82,31 @@ fn failure_18_death_while_holding_the_lock() {
         assert_eq!(dies.ask("lock h"), "done");
         // It is a lock: the other one waits as long as the holder lives.
         stays.tell("lock h");
-        assert_eq!(stays.hear(Duration::from_millis(300)), None, "{door}: no lock at all");
+        assert_eq!(
+            stays.hear(Duration::from_millis(300)),
+            None,
+            "{door}: no lock at all"
+        );
         let since = Instant::now();
         dies.kill();
         assert_eq!(stays.hear(ONE_SECOND), Some("done".into()), "{door}: hangs");
-        assert!(since.elapsed() < ONE_SECOND, "{door}: {:?}", since.elapsed());
+        assert!(
+            since.elapsed() < ONE_SECOND,
+            "{door}: {:?}",
+            since.elapsed()
+        );
         // And holds it now: somebody new waits for it in turn.
         let mut new = Agent::start();
-        assert_eq!(new.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            new.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         new.tell("lock h");
-        assert_eq!(new.hear(Duration::from_millis(100)), None, "{door}: two holders");
+        assert_eq!(
+            new.hear(Duration::from_millis(100)),
+            None,
+            "{door}: two holders"
+        );
         assert_eq!(stays.ask("unlock h"), "done");
         assert_eq!(new.hear(ONE_SECOND), Some("done".into()));
         assert_eq!(new.ask("unlock h"), "done");
@@ -102,12 +124,18 @@ fn failure_18_everybody_dies_while_holding_the_lock() {
         let scratch = place();
         let path = scratch.db("a.db");
         let mut dies = Agent::start();
-        assert_eq!(dies.ask(&format!("{door} h RWCREAT {}", path.display())), "0");
+        assert_eq!(
+            dies.ask(&format!("{door} h RWCREAT {}", path.display())),
+            "0"
+        );
         assert_eq!(dies.ask("put h /a 1"), "0");
         assert_eq!(dies.ask("lock h"), "done");
         dies.kill();
         let mut next = Agent::start();
-        assert_eq!(next.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            next.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         assert_eq!(next.ask_quickly("lock h"), "done");
         assert_eq!(next.ask_quickly("unlock h"), "done");
         assert_eq!(next.ask_quickly("get h /a"), "1");
@@ -134,7 +162,10 @@ fn failure_18_death_between_the_semaphore_and_the_call() {
         assert_eq!(stays.ask("semaphore h"), "0");
         dies.kill();
         let mut next = Agent::start();
-        assert_eq!(next.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            next.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         assert_eq!(next.ask("count h"), "2", "{door}");
         assert_eq!(next.ask_quickly("get h /a"), "1");
         assert_eq!(next.ask_quickly("close h"), "0");
@@ -155,7 +186,10 @@ fn failure_18_the_semaphore_is_left_at_0_and_nobody_is_there() {
         assert_eq!(dies.ask("wait h"), "done");
         dies.kill();
         let mut next = Agent::start();
-        assert_eq!(next.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            next.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         assert_eq!(next.ask_quickly("semaphore h"), "1");
         assert_eq!(next.ask_quickly("count h"), "1");
         assert_eq!(next.ask_quickly("close h"), "0");
@@ -199,7 +233,12 @@ fn failure_18_a_semaphore_that_somebody_alive_holds_is_left_alone() {
     let since = Instant::now();
     while since.elapsed() < Duration::from_millis(700) {
         assert_eq!(works.plain().get(b"/a"), Ok(b"1".to_vec()));
-        assert_eq!(works.semaphore(), Some(0), "posted after {:?}", since.elapsed());
+        assert_eq!(
+            works.semaphore(),
+            Some(0),
+            "posted after {:?}",
+            since.elapsed()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(slow.ask("unlock h"), "done");
@@ -235,7 +274,10 @@ fn failure_18_death_inside_open_and_close() {
         // Whoever comes by the bare calls has no semaphore to remove.
         let left: Vec<_> = left.iter().filter(|n| !n.starts_with("sem.")).collect();
         assert_eq!(left, [""; 0], "turn {turn}");
-        assert_eq!(check::check(&fs::read(&path).expect("the file"), true), [""; 0]);
+        assert_eq!(
+            check::check(&fs::read(&path).expect("the file"), true),
+            [""; 0]
+        );
     }
 }
 

@@ -20,7 +20,10 @@ fn check_is_link(path: &Path) -> (i32, Option<Vec<u8>>) {
     // SAFETY: a C string, and more room than the call may use.
     let rc = unsafe { ffi::checkIsLink(text.as_ptr(), buffer.as_mut_ptr().cast()) };
     let behind = &buffer[BUFFER..];
-    assert!(behind.iter().all(|&b| b == ffi::UNTOUCHED), "written behind the buffer");
+    assert!(
+        behind.iter().all(|&b| b == ffi::UNTOUCHED),
+        "written behind the buffer"
+    );
     let end = buffer[..BUFFER].iter().position(|&b| b == 0);
     (rc, end.filter(|_| rc == 1).map(|n| buffer[..n].to_vec()))
 }
@@ -30,7 +33,15 @@ fn leads_to(path: &Path, wanted: impl AsRef<Path>) {
     let (rc, to) = check_is_link(path);
     assert_eq!(rc, 1, "{}", path.display());
     let to = to.expect("a NUL inside the buffer");
-    assert_eq!(to.escape_ascii().to_string(), wanted.as_ref().as_os_str().as_bytes().escape_ascii().to_string());
+    assert_eq!(
+        to.escape_ascii().to_string(),
+        wanted
+            .as_ref()
+            .as_os_str()
+            .as_bytes()
+            .escape_ascii()
+            .to_string()
+    );
     let there = fs::canonicalize(path).ok();
     let to = std::ffi::OsStr::from_bytes(&to);
     assert_eq!(fs::canonicalize(to).ok(), there, "another file");
@@ -47,8 +58,16 @@ fn failure_33_links_are_resolved_where_they_lie() {
     for (name, text, dir) in [
         ("absolute", real.as_path(), real.clone()),
         ("relative", Path::new("deep/real"), scratch.db("deep/real")),
-        ("dotted", Path::new("./deep/../deep/real"), scratch.db("./deep/../deep/real")),
-        ("deep/up", Path::new("../deep/real"), scratch.db("deep/../deep/real")),
+        (
+            "dotted",
+            Path::new("./deep/../deep/real"),
+            scratch.db("./deep/../deep/real"),
+        ),
+        (
+            "deep/up",
+            Path::new("../deep/real"),
+            scratch.db("deep/../deep/real"),
+        ),
         ("deep/beside", Path::new("real"), scratch.db("deep/real")),
     ] {
         let link = scratch.db(name);
@@ -91,10 +110,18 @@ fn failure_33_long_paths_and_long_links() {
         symlink(scratch.db(&dir), &link).expect("a link");
         let path = link.join("a.db");
         let resolved = scratch.db(&dir).join("a.db");
-        assert_eq!(resolved.as_os_str().len(), len as usize, "the test's own sum");
+        assert_eq!(
+            resolved.as_os_str().len(),
+            len as usize,
+            "the test's own sum"
+        );
         if len < 256 {
             let (rc, to) = check_is_link(&path);
-            assert_eq!((rc, to.as_deref()), (1, Some(resolved.as_os_str().as_bytes())), "{len}");
+            assert_eq!(
+                (rc, to.as_deref()),
+                (1, Some(resolved.as_os_str().as_bytes())),
+                "{len}"
+            );
         } else {
             assert_eq!(check_is_link(&path).0, -1, "{len}");
         }
@@ -143,7 +170,11 @@ fn failure_33_opens_of_long_paths() {
     }
     for len in [4096, 5000, 100_000] {
         let path = format!("/{}", "z".repeat(len));
-        assert_eq!(agent.ask(&format!("middle h RWCREAT {path}")), "-1", "{len}");
+        assert_eq!(
+            agent.ask(&format!("middle h RWCREAT {path}")),
+            "-1",
+            "{len}"
+        );
         assert_eq!(agent.ask(&format!("open h RDONLY {path}")), "-1", "{len}");
     }
     assert_eq!(agent.end(), "exit 0");

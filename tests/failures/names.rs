@@ -20,16 +20,29 @@ fn failure_21_two_files_whose_objects_have_one_name() {
         make(&bar, SETTINGS, &[("/bar", b"2")]);
         let mut agent = Agent::start();
         let mut other = Agent::start();
-        assert_eq!(agent.ask(&format!("{door} dot RDWR {}", dot.display())), "0");
-        assert_eq!(other.ask_quickly(&format!("{door} bar RDWR {}", bar.display())), "0");
-        assert_eq!(agent.ask_quickly(&format!("{door} bar RDWR {}", bar.display())), "0");
+        assert_eq!(
+            agent.ask(&format!("{door} dot RDWR {}", dot.display())),
+            "0"
+        );
+        assert_eq!(
+            other.ask_quickly(&format!("{door} bar RDWR {}", bar.display())),
+            "0"
+        );
+        assert_eq!(
+            agent.ask_quickly(&format!("{door} bar RDWR {}", bar.display())),
+            "0"
+        );
         assert_eq!(agent.ask("keys dot"), "/dot");
         assert_eq!(other.ask("keys bar"), "/bar");
         for n in 0..40 {
             assert_eq!(agent.ask(&format!("fill dot /dot{n} {n} 100")), "0");
         }
         assert_eq!(other.ask("put bar /late 3"), "0");
-        assert_eq!(agent.ask("get bar /late"), "3", "the second file has two users");
+        assert_eq!(
+            agent.ask("get bar /late"),
+            "3",
+            "the second file has two users"
+        );
         assert_eq!(agent.ask("get dot /late"), "!1");
         if door != "open" {
             assert_eq!(agent.ask("count dot"), "1");
@@ -38,7 +51,10 @@ fn failure_21_two_files_whose_objects_have_one_name() {
         // Whose name it is goes first; the other one stays.
         assert_eq!(agent.ask("close dot"), "0");
         assert_eq!(other.ask("put bar /later 4"), "0");
-        assert_eq!(agent.ask_quickly(&format!("{door} dot RDWR {}", dot.display())), "0");
+        assert_eq!(
+            agent.ask_quickly(&format!("{door} dot RDWR {}", dot.display())),
+            "0"
+        );
         assert_eq!(agent.ask("get dot /dot"), "1");
         assert_eq!(agent.ask("close bar"), "0");
         assert_eq!(other.ask("close bar"), "0");
@@ -70,7 +86,10 @@ fn failure_21_the_leftover_of_a_dead_user_of_the_other_file() {
     assert!(!other.cache_created(), "the cache of a.db");
     assert_eq!(other.get(b"/bar"), Ok(b"2".to_vec()));
     let names = [other.plain().cache_name(), ffi::shm_name("-cache", &bar)];
-    assert_ne!(names[0], names[1], "the cache of a_db would be that of a.db");
+    assert_ne!(
+        names[0], names[1],
+        "the cache of a_db would be that of a.db"
+    );
     assert_eq!(other.put(b"/late", b"3"), (0, 1));
     assert_eq!(other.close(), 0);
     is_clean("a_db", &bar, &model(&[("/bar", b"2"), ("/late", b"3")]));
@@ -95,7 +114,11 @@ fn spellings(scratch: &Scratch) -> (PathBuf, Vec<PathBuf>) {
     fs::create_dir(&dir).expect("a directory");
     let path = dir.join("a.db");
     make(&path, SETTINGS, &[("/a", b"1")]);
-    let (link, to_dir, hard) = (scratch.db("link.db"), scratch.db("linked"), scratch.db("hard.db"));
+    let (link, to_dir, hard) = (
+        scratch.db("link.db"),
+        scratch.db("linked"),
+        scratch.db("hard.db"),
+    );
     symlink(&path, &link).expect("a link");
     symlink("dir", &to_dir).expect("a link");
     fs::hard_link(&path, &hard).expect("a link");
@@ -131,12 +154,22 @@ fn failure_21_two_spellings_of_one_path() {
             assert_eq!(agent.ask(&format!("put h /agent{n} {n}")), "0");
             assert_eq!(first.ask(&format!("get h /agent{n}")), n.to_string());
             if door != "open" {
-                assert_eq!(first.ask("count h"), (n + 2).to_string(), "{}", name.display());
+                assert_eq!(
+                    first.ask("count h"),
+                    (n + 2).to_string(),
+                    "{}",
+                    name.display()
+                );
             }
             // One lock for all.
             assert_eq!(first.ask("lock h"), "done");
             agent.tell("lock h");
-            assert_eq!(agent.hear(Duration::from_millis(50)), None, "{}", name.display());
+            assert_eq!(
+                agent.hear(Duration::from_millis(50)),
+                None,
+                "{}",
+                name.display()
+            );
             assert_eq!(first.ask("unlock h"), "done");
             assert_eq!(agent.hear(ONE_SECOND), Some("done".into()));
             assert_eq!(agent.ask("unlock h"), "done");
@@ -147,11 +180,17 @@ fn failure_21_two_spellings_of_one_path() {
         let mut wanted = model(&[("/a", b"1")]);
         for n in 0..names.len() {
             for who in ["first", "agent"] {
-                wanted.insert(format!("/{who}{n}").into_bytes(), n.to_string().into_bytes());
+                wanted.insert(
+                    format!("/{who}{n}").into_bytes(),
+                    n.to_string().into_bytes(),
+                );
             }
         }
         for agent in &mut agents {
-            let keys: Vec<_> = wanted.keys().map(|k| k.escape_ascii().to_string()).collect();
+            let keys: Vec<_> = wanted
+                .keys()
+                .map(|k| k.escape_ascii().to_string())
+                .collect();
             assert_eq!(agent.ask("keys h"), keys.join(" "));
             assert_eq!(agent.ask_quickly("close h"), "0");
         }
@@ -168,10 +207,24 @@ fn failure_21_a_relative_path() {
     let (one, two) = (scratch.db("one"), scratch.db("two"));
     for dir in [&one, &two] {
         fs::create_dir(dir).expect("a directory");
-        make(&dir.join("a.db"), SETTINGS, &[(dir.file_name().and_then(|n| n.to_str()).expect("a name"), b"1")]);
+        make(
+            &dir.join("a.db"),
+            SETTINGS,
+            &[(
+                dir.file_name().and_then(|n| n.to_str()).expect("a name"),
+                b"1",
+            )],
+        );
     }
     // A name of this test's own, because the objects of `a.db` would be everybody's.
-    let name = format!("{}.db", scratch.path().file_name().and_then(|n| n.to_str()).expect("a name"));
+    let name = format!(
+        "{}.db",
+        scratch
+            .path()
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("a name")
+    );
     scratch.also(&name);
     for dir in [&one, &two] {
         fs::rename(dir.join("a.db"), dir.join(&name)).expect("rename");
@@ -182,7 +235,10 @@ fn failure_21_a_relative_path() {
         assert_eq!(agent.ask_quickly(&format!("middle h RDWR {name}")), "0");
     }
     let mut whole = Agent::start();
-    assert_eq!(whole.ask_quickly(&format!("middle h RDWR {}", one.join(&name).display())), "0");
+    assert_eq!(
+        whole.ask_quickly(&format!("middle h RDWR {}", one.join(&name).display())),
+        "0"
+    );
     assert_eq!(whole.ask("put h /whole 2"), "0");
     assert_eq!(agents[0].ask("keys h"), "/whole one");
     assert_eq!(agents[1].ask("keys h"), "two");
@@ -192,8 +248,16 @@ fn failure_21_a_relative_path() {
     }
     assert_eq!(whole.ask("keys h"), "/whole one");
     assert_eq!(whole.ask_quickly("close h"), "0");
-    is_clean("one", &one.join(&name), &model(&[("one", b"1"), ("/whole", b"2")]));
-    is_clean("two", &two.join(&name), &model(&[("two", b"1"), ("/b", b"3")]));
+    is_clean(
+        "one",
+        &one.join(&name),
+        &model(&[("one", b"1"), ("/whole", b"2")]),
+    );
+    is_clean(
+        "two",
+        &two.join(&name),
+        &model(&[("two", b"1"), ("/b", b"3")]),
+    );
     assert_eq!(scratch.objects(), [""; 0]);
 }
 
@@ -216,7 +280,10 @@ fn failure_21_the_file_is_replaced_while_it_is_open() {
         image.save(&restored);
         fs::rename(&restored, &path).expect("rename");
         let mut new = Agent::start();
-        assert_eq!(new.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0");
+        assert_eq!(
+            new.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0"
+        );
         assert_eq!(new.ask("keys h"), "/new");
         assert_eq!(old.ask("get h /old"), "1");
         assert_eq!(old.ask("put h /old x"), "0");
@@ -242,9 +309,19 @@ fn failure_21_the_file_is_cut_off_while_it_is_open() {
         let mut agent = Agent::start();
         assert_eq!(agent.ask(&format!("middle h RDWR {}", path.display())), "0");
         assert_eq!(agent.ask("put h /c 3"), "0");
-        let file = fs::OpenOptions::new().write(true).open(&path).expect("the file");
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .expect("the file");
         file.set_len(len).expect("cut off");
-        for call in ["get h /a", "put h /d 4", "keys h", "delete h /b", "get h /c", "put h /k0 5"] {
+        for call in [
+            "get h /a",
+            "put h /d 4",
+            "keys h",
+            "delete h /b",
+            "get h /c",
+            "put h /k0 5",
+        ] {
             let answer = agent.ask(call);
             let known = ["0", "1", "3", "!1", "!-1", "!-4", "-1", "-4"];
             let fine = known.contains(&&*answer) || call == "keys h";
@@ -260,7 +337,11 @@ fn failure_21_the_file_is_cut_off_while_it_is_open() {
             assert_eq!(next.ask("get h /e"), "6", "{len}");
             assert_eq!(next.ask("close h"), "0", "{len}");
             let left = check::pairs(&fs::read(&path).expect("the file"));
-            assert_eq!(left.get(&b"/e"[..]).map(Vec::as_slice), Some(&b"6"[..]), "{len}");
+            assert_eq!(
+                left.get(&b"/e"[..]).map(Vec::as_slice),
+                Some(&b"6"[..]),
+                "{len}"
+            );
         }
         assert_eq!(next.end(), "exit 0", "{len}");
         assert_eq!(agent.end(), "exit 0", "{len}");
@@ -278,14 +359,26 @@ fn meet(scratch: &Scratch, names: [&Path; 2], agents: &mut [Agent; 2]) {
         }
         for (n, agent) in agents.iter_mut().enumerate() {
             // The two orders of the later middleware can stall each other (the caller's own defect).
-            let limit = if door == "middle19" { ONE_SECOND * 12 } else { ONE_SECOND };
-            assert_eq!(agent.hear(limit), Some("0".into()), "turn {turn}, agent {n}");
+            let limit = if door == "middle19" {
+                ONE_SECOND * 12
+            } else {
+                ONE_SECOND
+            };
+            assert_eq!(
+                agent.hear(limit),
+                Some("0".into()),
+                "turn {turn}, agent {n}"
+            );
         }
         for n in 0..2 {
             let key = format!("/agent{n}turn{turn}");
             assert_eq!(agents[n].ask(&format!("put h {key} {turn}")), "0");
             let seen = agents[1 - n].ask(&format!("get h {key}"));
-            assert_eq!(seen, turn.to_string(), "turn {turn}: two states of one file");
+            assert_eq!(
+                seen,
+                turn.to_string(),
+                "turn {turn}: two states of one file"
+            );
             wanted.insert(key.into_bytes(), turn.to_string().into_bytes());
         }
         if door != "open" {
@@ -332,7 +425,10 @@ fn failure_21_the_second_mount_of_a_partition() {
     let mut first = Agent::start();
     let mut second = Agent::start_with_mounts(&[Mount::Bind(&one, &two)]);
     assert_eq!(first.ask(&format!("middle h RDWR {}", path.display())), "0");
-    assert_eq!(second.ask_quickly(&format!("middle h RDWR {}", there.display())), "0");
+    assert_eq!(
+        second.ask_quickly(&format!("middle h RDWR {}", there.display())),
+        "0"
+    );
     assert_eq!(second.ask("count h"), "2");
     assert_eq!(first.ask("put h /first 2"), "0");
     assert_eq!(second.ask("get h /first"), "2");
@@ -342,12 +438,20 @@ fn failure_21_the_second_mount_of_a_partition() {
     first.kill();
     assert_eq!(second.ask_quickly("put h /late 4"), "0");
     let mut third = Agent::start();
-    assert_eq!(third.ask_quickly(&format!("middle h RDWR {}", path.display())), "0");
+    assert_eq!(
+        third.ask_quickly(&format!("middle h RDWR {}", path.display())),
+        "0"
+    );
     assert_eq!(third.ask("keys h"), "/a /first /late /second");
     assert_eq!(third.ask("count h"), "2");
     assert_eq!(second.ask_quickly("close h"), "0");
     assert_eq!(third.ask_quickly("close h"), "0");
-    let wanted = [("/a", b"1"), ("/first", b"2"), ("/second", b"3"), ("/late", b"4")];
+    let wanted = [
+        ("/a", b"1"),
+        ("/first", b"2"),
+        ("/second", b"3"),
+        ("/late", b"4"),
+    ];
     let wanted = wanted.map(|(k, v)| (k, &v[..]));
     is_clean("two mounts", &path, &model(&wanted));
     assert_eq!(scratch.objects(), [""; 0]);

@@ -16,14 +16,22 @@ fn object(path: &Path, tail: &str) -> PathBuf {
 fn works(what: &str, scratch: &Scratch, path: &Path) {
     for door in ["open", "middle", "middle19"] {
         let mut agent = Agent::start();
-        assert_eq!(agent.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0", "{what}");
+        assert_eq!(
+            agent.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0",
+            "{what}"
+        );
         assert_eq!(agent.ask("get h /a"), "1", "{what}");
         assert_eq!(agent.ask("put h /b 2"), "0", "{what}");
         if door != "open" {
             assert_eq!(agent.ask("count h"), "1", "{what}");
         }
         let mut second = Agent::start();
-        assert_eq!(second.ask_quickly(&format!("{door} h RDWR {}", path.display())), "0", "{what}");
+        assert_eq!(
+            second.ask_quickly(&format!("{door} h RDWR {}", path.display())),
+            "0",
+            "{what}"
+        );
         assert_eq!(second.ask("get h /b"), "2", "{what}");
         assert_eq!(agent.ask_quickly("close h"), "0", "{what}");
         assert_eq!(second.ask_quickly("close h"), "0", "{what}");
@@ -142,7 +150,11 @@ fn failure_19_two_first_users_at_the_same_moment() {
             assert_eq!(agent.ask(&format!("put h /agent{n} {turn}")), "0");
         }
         for agent in &mut agents {
-            assert_eq!(agent.ask("keys h"), "/agent0 /agent1 /agent2 /agent3", "turn {turn}");
+            assert_eq!(
+                agent.ask("keys h"),
+                "/agent0 /agent1 /agent2 /agent3",
+                "turn {turn}"
+            );
         }
         for agent in &mut agents {
             assert_eq!(agent.ask("close h"), "0", "turn {turn}");
@@ -158,7 +170,12 @@ fn failure_20_half_of_the_shared_state_is_removed() {
     // On the disk: the tables of the last clean close. Somebody, or a half-finished close, removes one of the shared objects
     // while the database is open. A user of the original who came then made it anew, empty, and the next clean close
     // wrote its zero tables over those in the file: everything was gone. Fails if a key is lost, whoever closes last.
-    for tails in [&["-ht"][..], &["-shm-info"], &["-shm-info", "-ht"], &["-sem"]] {
+    for tails in [
+        &["-ht"][..],
+        &["-shm-info"],
+        &["-shm-info", "-ht"],
+        &["-sem"],
+    ] {
         for last in ["old", "new"] {
             let scratch = place();
             let path = scratch.db("a.db");
@@ -168,7 +185,8 @@ fn failure_20_half_of_the_shared_state_is_removed() {
             assert_eq!(old.ask("put h /old 3"), "0");
             for tail in tails {
                 let name = match *tail {
-                    "-sem" => Path::new("/dev/shm").join(format!("sem.{}", support::object_name(&path, tail))),
+                    "-sem" => Path::new("/dev/shm")
+                        .join(format!("sem.{}", support::object_name(&path, tail))),
                     tail => object(&path, tail),
                 };
                 fs::remove_file(&name).expect("the object");
@@ -177,7 +195,10 @@ fn failure_20_half_of_the_shared_state_is_removed() {
             // Without the object the database cannot be shared; to be refused is an answer, to lose keys is not.
             let answer = new.ask(&format!("middle h RDWR {}", path.display()));
             let what = format!("{tails:?}, {last} closes last, {answer}");
-            assert!(answer == "0" || (answer == "-5" && tails.contains(&"-shm-info")), "{what}");
+            assert!(
+                answer == "0" || (answer == "-5" && tails.contains(&"-shm-info")),
+                "{what}"
+            );
             let mut wanted = model(&[("/a", b"1"), ("/b", b"2"), ("/old", b"3")]);
             assert_eq!(old.ask("put h /old too"), "0", "{what}");
             wanted.insert(b"/old".to_vec(), b"too".to_vec());
@@ -195,7 +216,11 @@ fn failure_20_half_of_the_shared_state_is_removed() {
             }
             is_clean(&what, &path, &wanted);
             let mut next = Agent::start();
-            assert_eq!(next.ask_quickly(&format!("middle h RDWR {}", path.display())), "0", "{what}");
+            assert_eq!(
+                next.ask_quickly(&format!("middle h RDWR {}", path.display())),
+                "0",
+                "{what}"
+            );
             assert_eq!(next.ask("get h /old"), "too", "{what}");
             assert_eq!(next.ask_quickly("close h"), "0", "{what}");
             is_clean(&what, &path, &wanted);
@@ -211,7 +236,8 @@ fn failure_20_everything_is_removed_by_a_start_of_the_client() {
     let path = scratch.db("a.db");
     make(&path, SETTINGS, &[("/a", b"1")]);
     let old = Handle::opened(&path, ffi::RDWR, SETTINGS).expect("open");
-    let name = std::ffi::CString::new(ffi::shm_name("-sem", &path).expect("a name")).expect("a name");
+    let name =
+        std::ffi::CString::new(ffi::shm_name("-sem", &path).expect("a name")).expect("a name");
     // SAFETY: a C string.
     assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
     let new = Handle::opened(&path, ffi::RDWR, SETTINGS).expect("open");
@@ -221,7 +247,11 @@ fn failure_20_everything_is_removed_by_a_start_of_the_client() {
     assert_eq!(old.close(), 0);
     assert_eq!(new.put(b"/new", b"3"), (0, 1));
     assert_eq!(new.close(), 0);
-    is_clean("the end", &path, &model(&[("/a", b"1"), ("/old", b"2"), ("/new", b"3")]));
+    is_clean(
+        "the end",
+        &path,
+        &model(&[("/a", b"1"), ("/old", b"2"), ("/new", b"3")]),
+    );
     assert_eq!(scratch.objects(), [""; 0]);
 }
 
@@ -236,10 +266,20 @@ fn failure_20_the_object_is_cut_off_while_in_use() {
     assert_eq!(agent.ask(&format!("open h RDWR {}", path.display())), "0");
     assert_eq!(agent.ask("put h /b 2"), "0");
     for tail in ["-ht", "-shm-info"] {
-        let file = fs::OpenOptions::new().write(true).open(object(&path, tail)).expect("the object");
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(object(&path, tail))
+            .expect("the object");
         file.set_len(0).expect("cut off");
     }
-    for call in ["get h /a", "put h /c 3", "keys h", "lock h", "unlock h", "delete h /b"] {
+    for call in [
+        "get h /a",
+        "put h /c 3",
+        "keys h",
+        "lock h",
+        "unlock h",
+        "delete h /b",
+    ] {
         agent.ask(call);
     }
     agent.ask_quickly("close h");
@@ -248,6 +288,9 @@ fn failure_20_the_object_is_cut_off_while_in_use() {
     let found = all(&db).expect("readable");
     assert_eq!(found.get(&b"/a"[..]).map(Vec::as_slice), Some(&b"1"[..]));
     close(&db);
-    assert_eq!(check::check(&fs::read(&path).expect("the file"), true), [""; 0]);
+    assert_eq!(
+        check::check(&fs::read(&path).expect("the file"), true),
+        [""; 0]
+    );
     assert_eq!(agent.end(), "exit 0");
 }

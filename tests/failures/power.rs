@@ -55,11 +55,18 @@ fn failure_01_a_new_key_after_a_clean_close() {
     assert!(states.len() > 20, "{} states are too few", states.len());
     for (n, state) in states.iter().enumerate() {
         let what = format!("state {n}");
-        survives(&what, &path, state, SETTINGS, &permitted, |db, mut found| {
-            put(db, "/after", b"3");
-            found.insert(b"/after".to_vec(), b"3".to_vec());
-            found
-        });
+        survives(
+            &what,
+            &path,
+            state,
+            SETTINGS,
+            &permitted,
+            |db, mut found| {
+                put(db, "/after", b"3");
+                found.insert(b"/after".to_vec(), b"3".to_vec());
+                found
+            },
+        );
         original_survives(&what, state, &permitted);
     }
 }
@@ -84,7 +91,14 @@ fn failure_01_the_table_of_the_last_close_is_not_believed() {
     let mut synced = model(&before);
     synced.insert(b"/new".to_vec(), b"synced".to_vec());
     let permitted = Permitted::of(&synced);
-    survives("the story", &path, &state, SETTINGS, &permitted, |_, found| found);
+    survives(
+        "the story",
+        &path,
+        &state,
+        SETTINGS,
+        &permitted,
+        |_, found| found,
+    );
 }
 
 #[test]
@@ -121,11 +135,18 @@ fn failure_02_a_delete_after_a_clean_close() {
     assert!(states.len() > 10, "{} states are too few", states.len());
     for (n, state) in states.iter().enumerate() {
         let what = format!("state {n}");
-        survives(&what, &path, state, SETTINGS, &permitted, |db, mut found| {
-            put(db, "/gone", b"new life");
-            found.insert(b"/gone".to_vec(), b"new life".to_vec());
-            found
-        });
+        survives(
+            &what,
+            &path,
+            state,
+            SETTINGS,
+            &permitted,
+            |db, mut found| {
+                put(db, "/gone", b"new life");
+                found.insert(b"/gone".to_vec(), b"new life".to_vec());
+                found
+            },
+        );
         original_survives(&what, state, &permitted);
     }
 }
@@ -172,7 +193,10 @@ fn failure_03_a_lost_put_does_not_come_back_lives_later() {
         finds(&format!("{what}, much later"), &db, &left);
         close(&db);
     }
-    assert!(absent > 3 && present > 0, "{absent} absent, {present} present");
+    assert!(
+        absent > 3 && present > 0,
+        "{absent} absent, {present} present"
+    );
 }
 
 #[test]
@@ -226,11 +250,18 @@ fn failure_04_power_cut_while_the_first_table_is_appended() {
     for (e, epoch) in run.epochs().iter().enumerate() {
         for (n, state) in epoch.states(60).iter().enumerate() {
             let what = format!("epoch {e}, state {n}");
-            survives(&what, &path, state, SETTINGS, &permitted, |db, mut found| {
-                put(db, "/b", b"4");
-                found.insert(b"/b".to_vec(), b"4".to_vec());
-                found
-            });
+            survives(
+                &what,
+                &path,
+                state,
+                SETTINGS,
+                &permitted,
+                |db, mut found| {
+                    put(db, "/b", b"4");
+                    found.insert(b"/b".to_vec(), b"4".to_vec());
+                    found
+                },
+            );
             original_survives(&what, state, &permitted);
         }
     }
@@ -323,13 +354,21 @@ fn failure_13_the_clean_flag_comes_last() {
             || matches!(event, Event::Store(at, _) if *at == 4096 + 8);
         assert!(allowed, "{event:?} together with the clean flag");
     }
-    assert_eq!(log[behind..], [Event::Sync], "something is done after the clean flag");
+    assert_eq!(
+        log[behind..],
+        [Event::Sync],
+        "something is done after the clean flag"
+    );
     // And the flag that says the contrary is on the disk before anything else is.
     let dirty = log
         .iter()
         .position(|e| *e == Event::Store(16, 1))
         .expect("the other flag");
-    let synced = dirty + log[dirty..].iter().position(|e| *e == Event::Sync).expect("a sync");
+    let synced = dirty
+        + log[dirty..]
+            .iter()
+            .position(|e| *e == Event::Sync)
+            .expect("a sync");
     for event in &log[..synced] {
         let allowed = matches!(event, Event::Store(16, 1) | Event::Store(24, 0))
             || matches!(event, Event::Store(at, _) if *at == 4096 + 8);
@@ -362,7 +401,11 @@ fn failure_13_no_state_during_a_close_passes_for_clean_and_is_not() {
                 && state[4096 + 8..4096 + 16] != [0xFF; 8]
             {
                 clean += 1;
-                assert_eq!(check::check(state, true), [""; 0], "{what} passes for clean");
+                assert_eq!(
+                    check::check(state, true),
+                    [""; 0],
+                    "{what} passes for clean"
+                );
             }
         }
     }

@@ -9,7 +9,13 @@ use std::os::unix::fs::MetadataExt;
 /// All that tells of a write: bytes, times of change of contents and of the inode, blocks.
 fn trace_of(path: &Path) -> (Vec<u8>, [i64; 5]) {
     let m = fs::metadata(path).expect("the file");
-    let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), m.blocks() as i64];
+    let times = [
+        m.mtime(),
+        m.mtime_nsec(),
+        m.ctime(),
+        m.ctime_nsec(),
+        m.blocks() as i64,
+    ];
     (fs::read(path).expect("the file"), times)
 }
 
@@ -19,7 +25,13 @@ fn promise_7_open_and_close_without_a_change_write_nothing() {
     // or a time of the file change by opens, reads, refused calls and deletes of what is not there.
     let scratch = Scratch::new();
     for (name, image) in [
-        ("full.db", Image::with(SETTINGS, &[("/a", b"1"), (CHAIN[0], b"2"), (CHAIN[1], b"3")])),
+        (
+            "full.db",
+            Image::with(
+                SETTINGS,
+                &[("/a", b"1"), (CHAIN[0], b"2"), (CHAIN[1], b"3")],
+            ),
+        ),
         ("resources.db", Image::with(RESOURCES, &[("/a", b"1")])),
         ("empty.db", Image::new(SETTINGS)),
     ] {
@@ -44,7 +56,10 @@ fn promise_7_open_and_close_without_a_change_write_nothing() {
             assert_eq!(handle.get(b"/none"), Err(1));
             assert_eq!(handle.close(), 0);
             assert_eq!(second.close(), 0);
-            assert!(trace_of(&path) == before, "{name}, mode {mode}, the middleware: written");
+            assert!(
+                trace_of(&path) == before,
+                "{name}, mode {mode}, the middleware: written"
+            );
         }
         // The death of somebody who has changed nothing makes no recovery necessary either.
         let mut agent = Agent::start();
@@ -58,14 +73,17 @@ fn promise_7_open_and_close_without_a_change_write_nothing() {
         assert!(trace_of(&path) == before, "{name}: written after a death");
     }
     let path = scratch.db("unclean.db");
-    let image = Image::with(SETTINGS, &[("/a", b"1")]).to_rebuild();
+    let image = Image::with(SETTINGS, &[("/a", b"1")]).into_rebuild();
     image.save(&path);
     let before = trace_of(&path);
     std::thread::sleep(std::time::Duration::from_millis(20));
     let db = opened(&path, ffi::RDONLY, SETTINGS);
     finds("a reader", &db, &model(&[("/a", b"1")]));
     close(&db);
-    assert!(trace_of(&path) == before, "a reader has recovered on the disk");
+    assert!(
+        trace_of(&path) == before,
+        "a reader has recovered on the disk"
+    );
 }
 
 /// The same calls: overwrites, deletes, puts into deleted slots, new tables, empty and largest values.
@@ -87,14 +105,31 @@ fn calls(sizes: Sizes) -> Vec<(String, Option<Vec<u8>>)> {
 fn promise_7_the_same_calls_leave_the_same_bytes() {
     // Whoever compares or copies files by their contents relies on it. Fails if timing, syncs, other users, doors or clean
     // closes in between leave another byte.
-    for sizes in [SETTINGS, RESOURCES, Sizes { table: 5, ..RESOURCES }] {
+    for sizes in [
+        SETTINGS,
+        RESOURCES,
+        Sizes {
+            table: 5,
+            ..RESOURCES
+        },
+    ] {
         let scratch = place();
         let mut files = Vec::new();
-        for way in ["plain", "synced", "slow", "closed", "middle", "shared", "two handles"] {
+        for way in [
+            "plain",
+            "synced",
+            "slow",
+            "closed",
+            "middle",
+            "shared",
+            "two handles",
+        ] {
             let path = scratch.db(&format!("{way}{}.db", sizes.table));
             let mut db = opened(&path, ffi::RWCREAT, sizes);
-            let other = (way == "shared" || way == "two handles").then(|| opened(&path, ffi::RDWR, sizes));
-            let handle = (way == "middle").then(|| Handle::opened(&path, ffi::RDWR, sizes).expect("open"));
+            let other =
+                (way == "shared" || way == "two handles").then(|| opened(&path, ffi::RDWR, sizes));
+            let handle =
+                (way == "middle").then(|| Handle::opened(&path, ffi::RDWR, sizes).expect("open"));
             for (n, (key, value)) in calls(sizes).iter().enumerate() {
                 let user = match (&handle, &other) {
                     (Some(handle), _) => handle.plain(),
@@ -107,7 +142,9 @@ fn promise_7_the_same_calls_leave_the_same_bytes() {
                 }
                 match way {
                     "synced" => sync(&db),
-                    "slow" if n % 40 == 0 => std::thread::sleep(std::time::Duration::from_millis(5)),
+                    "slow" if n % 40 == 0 => {
+                        std::thread::sleep(std::time::Duration::from_millis(5))
+                    }
                     "shared" => drop(all(other.as_ref().expect("another"))),
                     "closed" if n % 10 == 0 => {
                         close(&db);
@@ -147,11 +184,20 @@ fn promise_7_a_death_and_a_recovery_leave_the_same_bytes_too() {
     let (lived, died) = (scratch.db("lived.db"), scratch.db("died.db"));
     let mut agents = [Agent::start(), Agent::start()];
     for (agent, path) in agents.iter_mut().zip([&lived, &died]) {
-        assert_eq!(agent.ask(&format!("open h RWCREAT {}", path.display())), "0");
+        assert_eq!(
+            agent.ask(&format!("open h RWCREAT {}", path.display())),
+            "0"
+        );
         for n in 0..12 {
             assert_eq!(agent.ask(&format!("fill h /key{n} {n} {}", 100 * n)), "0");
         }
-        for call in ["delete h /key3", "put h /key4 x", "put h /k0 1", "put h /k176 2", "delete h /k0"] {
+        for call in [
+            "delete h /key3",
+            "put h /key4 x",
+            "put h /k0 1",
+            "put h /k176 2",
+            "delete h /k0",
+        ] {
             assert_eq!(agent.ask(call), "0");
         }
     }
@@ -160,7 +206,10 @@ fn promise_7_a_death_and_a_recovery_leave_the_same_bytes_too() {
     dies.kill();
     let db = open(&died);
     close(&db);
-    let (lived, died) = (fs::read(&lived).expect("a file"), fs::read(&died).expect("a file"));
+    let (lived, died) = (
+        fs::read(&lived).expect("a file"),
+        fs::read(&died).expect("a file"),
+    );
     assert_eq!(check::compare(&lived, &died), [""; 0]);
     assert!(lived == died, "the bytes differ");
 }

@@ -16,7 +16,10 @@ fn failure_15_a_second_open_of_an_open_handle() {
     make(&path, SETTINGS, &[("/a", b"1")]);
     let mut wanted = model(&[("/a", b"1")]);
     let db = open(&path);
-    for (turn, mode) in [ffi::RDWR, ffi::RDONLY, ffi::RWCREAT, ffi::RWREPLACE, 99].into_iter().enumerate() {
+    for (turn, mode) in [ffi::RDWR, ffi::RDONLY, ffi::RWCREAT, ffi::RWREPLACE, 99]
+        .into_iter()
+        .enumerate()
+    {
         let key = format!("/unsaved{turn}");
         put(&db, &key, b"2");
         wanted.insert(key.into_bytes(), b"2".to_vec());
@@ -41,7 +44,11 @@ fn failure_15_the_same_with_the_middleware() {
     assert_eq!(handle.get(b"/unsaved"), Ok(b"2".to_vec()));
     // The middleware has counted twice, and so uncounts twice or not at all; the library must bear both.
     assert_eq!(handle.close(), 0);
-    is_clean("after one close", &path, &model(&[("/a", b"1"), ("/unsaved", b"2")]));
+    is_clean(
+        "after one close",
+        &path,
+        &model(&[("/a", b"1"), ("/unsaved", b"2")]),
+    );
 }
 
 #[test]
@@ -60,7 +67,10 @@ fn failure_16_two_handles_in_one_process() {
     assert_eq!(second.put(b"/second", b"3"), (0, 1));
     assert_eq!(first.close(), 0);
     assert_eq!(second.ref_count(), 1);
-    assert!(support::object_exists(&path, "-shm-info"), "torn down under the second handle");
+    assert!(
+        support::object_exists(&path, "-shm-info"),
+        "torn down under the second handle"
+    );
     assert_eq!(second.get(b"/first"), Ok(b"2".to_vec()));
     assert_eq!(second.put(b"/late", b"4"), (0, 1));
     let third = Handle::opened(&path, ffi::RDONLY, SETTINGS).expect("open");
@@ -69,7 +79,12 @@ fn failure_16_two_handles_in_one_process() {
     assert_eq!(second.close(), 0);
     assert_eq!(third.close(), 0);
     assert_eq!(scratch.objects(), [""; 0]);
-    let wanted = model(&[("/a", b"1"), ("/first", b"2"), ("/second", b"3"), ("/late", b"4")]);
+    let wanted = model(&[
+        ("/a", b"1"),
+        ("/first", b"2"),
+        ("/second", b"3"),
+        ("/late", b"4"),
+    ]);
     is_clean("after the last close", &path, &wanted);
 }
 
@@ -113,7 +128,10 @@ fn failure_16_a_fork_child_with_an_inherited_handle() {
         if door != "open" {
             assert_eq!(agent.ask("count h"), "1", "{door}: without the child");
         }
-        assert!(support::object_exists(&path, "-shm-info"), "{door}: torn down under the parent");
+        assert!(
+            support::object_exists(&path, "-shm-info"),
+            "{door}: torn down under the parent"
+        );
         assert_eq!(agent.ask("get h /child"), "3", "{door}: the parent");
         assert_eq!(agent.ask("put h /late 4"), "0", "{door}: the parent");
         let mut other = Agent::start();
@@ -122,7 +140,12 @@ fn failure_16_a_fork_child_with_an_inherited_handle() {
         assert_eq!(other.ask("close h"), "0");
         assert_eq!(agent.ask("close h"), "0", "{door}: the parent");
         assert_eq!(scratch.objects(), [""; 0], "{door}");
-        let wanted = model(&[("/a", b"1"), ("/parent", b"2"), ("/child", b"3"), ("/late", b"4")]);
+        let wanted = model(&[
+            ("/a", b"1"),
+            ("/parent", b"2"),
+            ("/child", b"3"),
+            ("/late", b"4"),
+        ]);
         is_clean(door, &path, &wanted);
     }
 }
@@ -141,7 +164,11 @@ fn failure_16_a_fork_child_that_exits_without_a_word() {
     assert_eq!(agent.ask("count h"), "1");
     assert_eq!(agent.ask("put h /late 3"), "0");
     assert_eq!(agent.ask("close h"), "0");
-    is_clean("the parent", &path, &model(&[("/a", b"1"), ("/parent", b"2"), ("/late", b"3")]));
+    is_clean(
+        "the parent",
+        &path,
+        &model(&[("/a", b"1"), ("/parent", b"2"), ("/late", b"3")]),
+    );
     assert_eq!(scratch.objects(), [""; 0]);
 }
 
@@ -162,13 +189,20 @@ fn failure_16_a_fork_child_that_outlives_its_parent() {
     assert_eq!(handle.ref_count(), 1, "the dead one is counted");
     assert_eq!(handle.get(b"/parent"), Ok(b"2".to_vec()));
     assert_eq!(handle.put(b"/next", b"3"), (0, 1));
-    assert!(since.elapsed() < ONE_SECOND, "it took {:?}", since.elapsed());
+    assert!(
+        since.elapsed() < ONE_SECOND,
+        "it took {:?}",
+        since.elapsed()
+    );
     assert_eq!(handle.close(), 0);
     let wanted = model(&[("/a", b"1"), ("/parent", b"2"), ("/next", b"3")]);
     let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
     // SAFETY: a process that the agent has started for us and that sleeps.
     unsafe { libc::kill(child, libc::SIGKILL) };
-    assert!(state.contains(" S ") || state.contains(" R "), "the child lived meanwhile: {state}");
+    assert!(
+        state.contains(" S ") || state.contains(" R "),
+        "the child lived meanwhile: {state}"
+    );
     is_clean("the next one", &path, &wanted);
     assert_eq!(scratch.objects(), [""; 0]);
 }
@@ -222,7 +256,10 @@ pub fn descriptors(path: &str) -> String {
     // SAFETY: the name lives through the call, made is ours.
     let fd = unsafe { ffi::kdbShmemOpen(cache.as_ptr(), 4096, &mut made) };
     assert!(fd >= 0 && made == ffi::Kdb_true);
-    let new: Vec<i32> = open_ones().into_iter().filter(|fd| !before.contains(fd)).collect();
+    let new: Vec<i32> = open_ones()
+        .into_iter()
+        .filter(|fd| !before.contains(fd))
+        .collect();
     let stay: Vec<String> = new
         .iter()
         // SAFETY: no memory is involved.
@@ -235,7 +272,10 @@ pub fn descriptors(path: &str) -> String {
     // SAFETY: fd is the cache's.
     unsafe { ffi::kdbShmemClose(fd, cache.as_ptr()) };
     assert_eq!(handle.close(), 0);
-    let left: Vec<i32> = open_ones().into_iter().filter(|fd| !before.contains(fd)).collect();
+    let left: Vec<i32> = open_ones()
+        .into_iter()
+        .filter(|fd| !before.contains(fd))
+        .collect();
     match (new.len() > 2, stay.is_empty(), left.is_empty()) {
         (true, true, true) => "all close on exec".into(),
         (_, _, false) => format!("left open: {left:?}"),
@@ -267,5 +307,9 @@ fn failure_16_many_users_come_and_go() {
     assert_eq!(first.ref_count(), 1);
     assert_eq!(first.close(), 0);
     assert_eq!(scratch.objects(), [""; 0]);
-    is_clean("in the end", &path, &model(&[("/agent0", b"0"), ("/agent1", b"1")]));
+    is_clean(
+        "in the end",
+        &path,
+        &model(&[("/agent0", b"0"), ("/agent1", b"1")]),
+    );
 }

@@ -183,13 +183,7 @@ impl Image {
         let (number, index, at) = self.find(key);
         let dead = pair(self.sizes, false, key.as_bytes(), b"", number as u64);
         self.write(at, &dead);
-        self.set_slot(
-            number,
-            index,
-            -(at as i64),
-            -(at as i64) - BLOCK as i64,
-            0,
-        );
+        self.set_slot(number, index, -(at as i64), -(at as i64) - BLOCK as i64, 0);
         at
     }
 
@@ -263,7 +257,7 @@ impl Image {
     }
 
     /// Unclean, and the checksum of table 0 is wrong: whoever opens it has to look at the pairs.
-    pub fn to_rebuild(self) -> Image {
+    pub fn into_rebuild(self) -> Image {
         let mut image = self.unclean();
         image.flip(FIRST_TABLE + 8);
         image

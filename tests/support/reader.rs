@@ -47,6 +47,8 @@ pub struct Expected {
     pub keys: BTreeSet<Vec<u8>>,
     /// Undamaged pairs of which nothing is demanded because of an overlap.
     pub ambiguous: usize,
+    /// A slot leads to a good copy of a key that belongs elsewhere, or two good copies of a pair have different keys.
+    pub foreign: bool,
     /// Undamaged pairs that no slot leads to, in a file that need not be walked.
     pub unreachable: usize,
 }
@@ -120,12 +122,12 @@ impl<'a> File<'a> {
         let value = &block[148..148 + size.min(self.value_size)];
         let live = start == LIVE[side].0 || end == LIVE[side].1;
         let dead = start == DEAD[side].0 || end == DEAD[side].1;
-        let empty = size == 0 && block[148..8176].iter().all(|&b| b == 0);
+        let empty = || size == 0 && block[148..8176].iter().all(|&b| b == 0);
         let kind = match (live, dead) {
             (false, false) => Kind::Nothing,
             (true, false) => Kind::Live,
             (false, true) => Kind::Deleted,
-            (true, true) if good && empty => Kind::Deleted,
+            (true, true) if good && empty() => Kind::Deleted,
             (true, true) => Kind::Live,
         };
         Some(Copy {
@@ -243,6 +245,7 @@ pub fn read(bytes: &[u8]) -> Expected {
 
     // Everything that could ever be served, wherever it lies.
     let mut live: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
+    let mut copies: BTreeMap<&[u8], usize> = BTreeMap::new();
     for at in (PAGE..real_len).step_by(PAGE) {
         for side in 0..2 {
             let Some(c) = file.copy(at, side) else {
@@ -258,6 +261,7 @@ pub fn read(bytes: &[u8]) -> Expected {
                     .or_default()
                     .insert(c.value.to_vec());
                 if c.kind == Kind::Live {
+                    *copies.entry(c.key).or_default() += 1;
                     live.entry(c.key).or_default().insert(c.value);
                 }
             }
@@ -268,9 +272,24 @@ pub fn read(bytes: &[u8]) -> Expected {
     let mut named: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
     for &t in &tables {
         for i in 0..file.slots {
+            let (a, b) = (word(bytes, t + 16 + 24 * i), word(bytes, t + 24 + 24 * i));
+            for (place, side) in [(a, 0), (b, 1)] {
+                let place = (place as i64).unsigned_abs() as usize;
+                if place % PAGE == 0
+                    && (PAGE..real_len).contains(&place)
+                    && let Some(c) = file.copy(place, side)
+                {
+                    out.foreign |= c.good && file.slot_of(c.key) != i;
+                }
+            }
             let (Some(at), current) = file.slot(t, i) else {
                 continue;
             };
+            if at % PAGE == 0
+                && let Some([a, b]) = file.pair(at)
+            {
+                out.foreign |= a.good && b.good && a.key != b.key;
+            }
             if let Some([a, _]) = file.intact(at, out.marked)
                 && file.slot_of(a.key) == i
             {
@@ -331,6 +350,7 @@ pub fn read(bytes: &[u8]) -> Expected {
         let own: BTreeSet<&[u8]> = [a.value, b.value].into();
         if values == own
             && own.len() == 2
+            && copies.get(a.key) == Some(&2)
             && let Some(words) = slot
             && let Some(&current) = words.first().filter(|_| words.len() == 1)
         {

@@ -12,6 +12,7 @@
 //! `KISSDB_DAMAGED` says how many runs, `KISSDB_SEED` which; a run prints both. A failure prints how to see it again:
 //! `KISSDB_DAMAGED_RUN` names one run (and `KISSDB_DAMAGED_MASK` the changes of it that are needed),
 //! `KISSDB_DAMAGED_KEEP` a file to keep the damaged database in.
+#![allow(clippy::type_complexity, clippy::arc_with_non_send_sync)]
 
 #[path = "support/made.rs"]
 mod made;
@@ -140,7 +141,7 @@ impl Counted {
     fn change(&self) {
         self.call();
         self.changes.set(self.changes.get() + 1);
-        if self.changes.get() % 4096 == 0 {
+        if self.changes.get().is_multiple_of(4096) {
             self.file.take_log();
         }
     }

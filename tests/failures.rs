@@ -6,6 +6,7 @@
 //! damaged files are built byte by byte (`support/build.rs`).
 //!
 //! What needs root (other users, mounts) is passed over without it, and says so.
+#![allow(clippy::type_complexity)]
 
 #[path = "failures/agent.rs"]
 mod agent;

@@ -12,6 +12,7 @@
 //! | `KISSDB_CUT_DEPTH` | how often a recovery is cut in its turn, 0 to 3 |
 //! | `KISSDB_CUT_REPLAY` | the path of one state, as a failure prints it |
 //! | `KISSDB_CUT_DUMP` | a directory for the files of a replay |
+#![allow(clippy::type_complexity, clippy::needless_range_loop)]
 
 #[path = "support/check.rs"]
 #[allow(dead_code)]

@@ -307,7 +307,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     let digits = |i: usize| {

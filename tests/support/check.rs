@@ -511,7 +511,7 @@ impl<'a> File<'a> {
         if !all_zero(self.slice(56, HEADER - 56)) {
             bad.push("header: padding is not zero".to_owned());
         }
-        if self.bytes.len() % 4096 != 0 {
+        if !self.bytes.len().is_multiple_of(4096) {
             bad.push(format!(
                 "length {} is no multiple of 4096",
                 self.bytes.len()

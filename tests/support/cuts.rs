@@ -54,7 +54,7 @@ impl Rng {
 
     /// One of 0..n; 0 for n = 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(n) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
     /// True in `percent` of 100 cases.

@@ -743,7 +743,7 @@ impl Work<'_> {
             "{len} bytes of {} at {from:#x} to {at:#x}",
             other.name
         ));
-        if at % PAGE == 0 {
+        if at.is_multiple_of(PAGE) {
             self.moved(at);
         }
     }

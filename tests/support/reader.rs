@@ -146,7 +146,7 @@ impl<'a> File<'a> {
     }
 
     fn intact(&self, at: usize, marked: bool) -> Option<[Copy<'a>; 2]> {
-        if at < PAGE + TABLE || at % PAGE != 0 || at + PAIR > self.len {
+        if at < PAGE + TABLE || !at.is_multiple_of(PAGE) || at + PAIR > self.len {
             return None;
         }
         let pair = self.pair(at)?;
@@ -191,7 +191,7 @@ impl<'a> File<'a> {
         let mut out: Vec<usize> = Vec::new();
         let mut at = PAGE;
         loop {
-            let inside = at % PAGE == 0 && at >= PAGE && at + TABLE <= self.len;
+            let inside = at.is_multiple_of(PAGE) && at >= PAGE && at + TABLE <= self.len;
             if !inside || out.last().is_some_and(|&last| last >= at) || self.table_signs(at) == 0 {
                 return (out, false);
             }
@@ -275,7 +275,7 @@ pub fn read(bytes: &[u8]) -> Expected {
             let (a, b) = (word(bytes, t + 16 + 24 * i), word(bytes, t + 24 + 24 * i));
             for (place, side) in [(a, 0), (b, 1)] {
                 let place = (place as i64).unsigned_abs() as usize;
-                if place % PAGE == 0
+                if place.is_multiple_of(PAGE)
                     && (PAGE..real_len).contains(&place)
                     && let Some(c) = file.copy(place, side)
                 {
@@ -330,11 +330,9 @@ pub fn read(bytes: &[u8]) -> Expected {
             continue;
         };
         let slot = named.get(&at);
-        if out.believed || out.marked {
-            if slot.is_none() {
-                out.unreachable += 1;
-                continue;
-            }
+        if (out.believed || out.marked) && slot.is_none() {
+            out.unreachable += 1;
+            continue;
         }
         // Something else claims a part of this place: which of the two is real?
         let overlapped = tables.iter().any(|&t| t < at + PAIR && at < t + TABLE)

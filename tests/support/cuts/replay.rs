@@ -205,7 +205,7 @@ fn list<'a>(states: impl Iterator<Item = Option<&'a Bytes>>) -> String {
 
 /// What the original makes of it.
 fn originals(case: &Case) -> Result<(), String> {
-    if case.image.len() % 4096 != 0 {
+    if !case.image.len().is_multiple_of(4096) {
         return Err(format!("length {}", case.image.len()));
     }
     let out = original::recover(case.image);

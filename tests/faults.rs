@@ -544,7 +544,6 @@ const CASES: &[(&str, Case)] = &[
     ("size limit", size_limit),
     ("descriptors", descriptors),
     ("memory", memory),
-    ("allocations", allocations),
     ("shortened", shortened),
     ("bus error of another", bus_error_of_another),
     ("bus error by default", bus_error_by_default),
@@ -1133,91 +1132,6 @@ fn memory(path: &Path) -> Result<(), String> {
 fn running_out_of_memory_is_an_error_code() {
     // P6: without memory a call answers -2 (or -1, -9 where a map could not be made); the process goes on.
     passes("memory");
-}
-
-/// The library's calls with nothing around them that needs memory; every one may say that there is none.
-fn allocations(path: &Path) -> Result<(), String> {
-    let text = path.to_string_lossy();
-    let c_path = std::ffi::CString::new(text.as_bytes()).map_err(|e| e.to_string())?;
-    let db = Plain::new();
-    let at = db.as_ptr();
-    let value = support::value(0, 8028);
-    let (mut buffer, mut size, mut key) = (vec![0u8; 8028], 0, [0u8; 128]);
-    let mut it = ffi::KISSDB_Iterator {
-        db: at,
-        h_no: 0,
-        h_idx: 0,
-    };
-    let mut rc = [99; 7];
-    armed(false);
-    armed(true);
-    // SAFETY: struct, strings and buffers live through the calls.
-    unsafe {
-        let name = c"/key/0".as_ptr().cast();
-        rc[0] = ffi::KISSDB_open(at, c_path.as_ptr(), ffi::RWCREAT, ffi::WT, 510, 128, 8028);
-        if rc[0] == 0 {
-            let from = value.as_ptr().cast();
-            rc[1] = ffi::KISSDB_put(at, name, from, 8028, std::ptr::null_mut());
-            rc[2] = ffi::KISSDB_put(at, name, from, 8028, std::ptr::null_mut());
-            rc[3] = ffi::KISSDB_get(at, name, buffer.as_mut_ptr().cast(), 8028, &mut size);
-            ffi::KISSDB_Iterator_init(at, &mut it);
-            rc[4] =
-                ffi::KISSDB_Iterator_next(&mut it, key.as_mut_ptr().cast(), std::ptr::null_mut());
-            rc[5] = ffi::KISSDB_delete(at, c"/key/1".as_ptr().cast(), std::ptr::null_mut());
-            rc[6] = ffi::KISSDB_close(at);
-        }
-    }
-    armed(false);
-    if rc[0] != 0 {
-        expect("answers", [-1, -2, -7, -9, -10].contains(&rc[0]), true)?;
-    } else {
-        let stored = rc[1] == 0 || rc[2] == 0;
-        let fits = rc[1..3].iter().all(|rc| [0, -1, -2].contains(rc))
-            && (rc[3] == 0 && buffer == value
-                || rc[3] == 1 && !stored
-                || [-1, -2].contains(&rc[3]))
-            && [1, 0, -1, -2].contains(&rc[4])
-            && [1, -1, -2].contains(&rc[5])
-            && [0, -1].contains(&rc[6]);
-        expect(&format!("answers {rc:?}"), fits, true)?;
-        let db = open(path, ffi::RWCREAT)?;
-        let want = if stored { Ok(value) } else { Err(1) };
-        expect("the value", db.get(b"/key/0") == want, true)?;
-        expect("close", db.close(), 0)?;
-        is_clean(path)?;
-    }
-    // The driver goes on until no call has failed any more.
-    Err(format!("{} failed", injected()))
-}
-
-#[test]
-#[ignore = "a failing malloc of a few bytes still ends the process; see running_out_of_memory_is_an_error_code"]
-fn every_allocation_fails() {
-    // P6: the n-th malloc answers NULL. A program that aborts then, inside the library, would take the application with
-    // it, and others would have to find out what it held.
-    let scratch = Scratch::below(procs::fast_directory());
-    let shim = shim(&scratch);
-    let mut bad = Vec::new();
-    for how in ["once", "ever"] {
-        for n in 1.. {
-            let path = scratch.db("case.db");
-            let _ = fs::remove_file(&path);
-            let fault = format!("malloc {n} {} {how}", libc::ENOMEM);
-            let run = case("allocations", &path, |command| {
-                command.env("LD_PRELOAD", &shim).env(FAULT, &fault);
-            });
-            let told = run.err().unwrap_or_default();
-            if told.ends_with("exit 7: 0 failed") {
-                println!("{how}: {} allocations", n - 1);
-                break;
-            }
-            if !told.ends_with(" failed") || !told.contains("exit 7") {
-                bad.push(format!("KISSDB_FAULT='{fault}': {told}"));
-            }
-            assert!(n < 2000, "{fault}: no end");
-        }
-    }
-    assert!(bad.is_empty(), "{} bad:\n{}", bad.len(), bad.join("\n"));
 }
 
 /// The file is cut off by somebody while it is open.

@@ -32,7 +32,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Key -> size and crc32 of the value, as in expected.jsonl.
 type Listing = BTreeMap<String, (usize, String)>;
@@ -648,28 +647,4 @@ fn no_image_makes_the_model_panic() {
             recover(&image);
         }
     }
-}
-
-/// Prints what one call takes; run with --release --ignored --nocapture.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let files = recorded();
-    let started = Instant::now();
-    let rounds = 20;
-    let mut bytes = 0;
-    let mut pairs = 0;
-    for _ in 0..rounds {
-        for file in &files {
-            bytes += file.image.len();
-            pairs += recover(&file.image).pairs.len();
-        }
-    }
-    let calls = rounds * files.len();
-    let each = started.elapsed() / calls as u32;
-    println!(
-        "{each:?} a call, {} bytes and {} pairs on average",
-        bytes / calls,
-        pairs / calls
-    );
 }

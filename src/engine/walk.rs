@@ -163,7 +163,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         tables.push(PAGE);
         let mut p = PAGE + table::SIZE;
         while p < len {
-            if let Some(r) = self.record_at(p, words)? {
+            if self.is_cut_by_another(p)? {
+                p += PAGE;
+            } else if let Some(r) = self.record_at(p, words)? {
                 records.try_reserve(1).map_err(|_| Error::Memory)?;
                 records.push(r);
                 p += PAIR;
@@ -192,6 +194,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             n += u32::from(end == live.1 || end == dead.1);
         }
         Ok(n)
+    }
+
+    /// A stray copy A without its B, in whose place an intact pair begins.
+    fn is_cut_by_another(&self, p: u64) -> Result<bool> {
+        let [a, b] = self.read_pair(p)?.verdicts;
+        if !a.good || b.good {
+            return Ok(false);
+        }
+        let halves = [Side::B.offset(p), Side::B.offset(p) + PAGE];
+        for q in halves {
+            if self.pair_delimiters(q)? == 4 {
+                let [a, b] = self.read_pair(q)?.verdicts;
+                if a.good && b.good {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn record_at(&self, p: u64, words: &HashMap<u64, Word>) -> Result<Option<Record>> {

@@ -15,7 +15,7 @@ use crate::format::Sizes;
 use crate::sys::file::{File, FileMap, Owner};
 use crate::sys::sem::Sem;
 use crate::sys::shm::{self, Shm};
-use crate::sys::{fork, names, users};
+use crate::sys::{fork, names, sem, users};
 use join::{Held, join, open_file, prepare_header};
 use medium::{Medium, Words, open_engine};
 use std::ffi::{CStr, CString};
@@ -405,6 +405,10 @@ impl Session {
         shared.callers.unlock(users.ticket(self.me));
         if others.is_empty() {
             shm.retire();
+            if self.sem.is_some() {
+                // Its name follows from the path, also where those of the objects do not.
+                sem::unlink(&names::shm_name(names::SEM, self.path.to_bytes()));
+            }
         } else if shared.cache_created.load(Relaxed) == 0 {
             let modes = others.iter().filter_map(|&n| users.records.get(n as usize));
             let strongest = modes.map(|r| r.mode.load(Relaxed)).max().unwrap_or(0);

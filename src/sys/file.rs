@@ -57,11 +57,14 @@ fn open_fd(path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     // SAFETY: `path` is a C string; the mode is read only with O_CREAT.
     let fd = retry(|| i64::from(unsafe { libc::open(path.as_ptr(), flags, mode) }))? as i32;
     // SAFETY: just opened, owned by nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    above_standard(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Where a process has closed its standard descriptors, a print must not land in what we open.
+pub(super) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
     }
-    // Where a process has closed its standard descriptors, a print must not land in the database.
     // SAFETY: `fd` is open; the answer is a new descriptor or -1.
     let high =
         retry(|| i64::from(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) }))?;

@@ -4,7 +4,7 @@
 //! it belongs to. The last user retires it, then removes its name; whoever had opened it before
 //! that sees so and begins again.
 
-use super::file::{Ident, Owner};
+use super::file::{Ident, Owner, above_standard};
 use super::lock::Lock;
 use super::sigbus::Guard;
 use super::users::{self, User, Users};
@@ -167,7 +167,7 @@ fn open_object(name: &CStr, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: a C string; with O_CREAT the mode is given.
     let fd = retry(|| i64::from(unsafe { libc::open(name.as_ptr(), flags, 0o600) }))?;
     // SAFETY: just opened, owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    above_standard(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Gives an object the owner, group and permissions of the database file, as far as we may.

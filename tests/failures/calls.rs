@@ -59,6 +59,10 @@ pub fn descriptor_0(dir: &str) -> String {
                 if rc != right {
                     wrong.push(what.clone());
                 }
+                // SAFETY: no memory is involved.
+                if closed && unsafe { libc::fcntl(0, libc::F_GETFD) } >= 0 {
+                    wrong.push(format!("{what}: something is open as descriptor 0"));
+                }
                 if rc == 0 {
                     let new =
                         db.fd() > 2 && db.put(b"/new", b"2").0 == 0 && db.get(b"/a") == Err(1);

@@ -169,6 +169,48 @@ fn failure_07_a_pair_with_both_copies_bad_takes_nobodys_slot() {
 }
 
 #[test]
+fn failure_07_a_lost_pair_in_a_file_of_this_library() {
+    // The same in a file whose user has died, and which is not read as a whole: the pair is found out when it is touched, or
+    // at the close. Fails as above.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    let mut agent = Agent::start();
+    assert_eq!(
+        agent.ask(&format!("open h RWCREAT {}", path.display())),
+        "0"
+    );
+    for (key, text) in [
+        ("/a", "1"),
+        ("/torn", "something"),
+        (CHAIN[0], "2"),
+        (CHAIN[1], "3"),
+    ] {
+        assert_eq!(agent.ask(&format!("put h {key} {text}")), "0");
+    }
+    agent.kill();
+    scratch.wipe_objects();
+    let bytes = fs::read(&path).expect("the file");
+    let at = |key: &str| {
+        let starts = |&n: &usize| bytes[n + KEY_AT..].starts_with(key.as_bytes());
+        let found = (16384..bytes.len()).step_by(4096).find(starts);
+        found.expect("the pair") as u64
+    };
+    let all: [(&str, &[u8]); 4] = [
+        ("/a", b"1"),
+        ("/torn", b"something"),
+        (CHAIN[0], b"2"),
+        (CHAIN[1], b"3"),
+    ];
+    for (n, (key, _)) in all.iter().enumerate() {
+        let mut image = Image::of(bytes.clone(), SETTINGS);
+        image.ruin(at(key));
+        let mut left = all.to_vec();
+        left.remove(n);
+        holds(&format!("{key} lost"), &image, &left);
+    }
+}
+
+#[test]
 fn failure_07_the_place_of_a_lost_pair_is_used_again() {
     // The same pair: its 16384 bytes are not lost for ever. Fails if the next put makes the file longer.
     let scratch = place();

@@ -164,11 +164,3 @@ long syscall(long number, ...)
         return -1;
     return ((long (*)(long, ...))real("syscall"))(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
-
-/* Not by dlsym, which allocates. */
-void *__libc_malloc(size_t);
-void *__libc_calloc(size_t, size_t);
-void *__libc_realloc(void *, size_t);
-void *malloc(size_t size) { return fails("malloc") ? NULL : __libc_malloc(size); }
-void *calloc(size_t n, size_t size) { return fails("malloc") ? NULL : __libc_calloc(n, size); }
-void *realloc(void *old, size_t size) { return fails("malloc") ? NULL : __libc_realloc(old, size); }

@@ -148,6 +148,15 @@ impl Image {
         }
     }
 
+    /// A file that somebody else has made, to be damaged.
+    pub fn of(bytes: Vec<u8>, sizes: Sizes) -> Image {
+        Image {
+            bytes,
+            sizes,
+            tables: Vec::new(),
+        }
+    }
+
     /// A cleanly closed file with these pairs, put in this order.
     pub fn with(sizes: Sizes, pairs: &[(&str, &[u8])]) -> Image {
         let mut image = Image::new(sizes);

@@ -146,9 +146,8 @@ struct Task {
     played: Arc<Played>,
     epoch: usize,
     quota: u64,
-    /// Recoveries that are cut, and how many states each of them gets.
+    /// Recoveries that are cut.
     nested: u64,
-    nested_quota: u64,
 }
 
 /// Tries every scenario.
@@ -217,20 +216,22 @@ fn tasks(played: &[Arc<Played>], budget: Budget) -> Vec<Task> {
         } else {
             0
         };
-        // All states of an epoch that has few, if states are cheap.
-        let limit = (super::strategy::ALL as f64 * weight(p)) as u64;
+        // All states of an epoch that has few, if states are cheap and many are wanted.
+        let scale = (budget.states as f64 / FULL as f64).min(1.0) * weight(p);
+        let limit = (super::strategy::ALL as f64 * scale) as u64;
         let few = |e: &Epoch| u64::try_from(e.states()).ok().filter(|n| *n <= limit);
         let spent: u64 = p.epochs.iter().filter_map(|(_, e)| few(e)).sum();
         let many = p.epochs.iter().filter(|(_, e)| few(e).is_none()).count() as u64;
         let quota = (states - nested).saturating_sub(spent) / many.max(1);
         let nested = nested / (p.epochs.len() as u64).max(1);
         for (n, (_, epoch)) in p.epochs.iter().enumerate() {
+            // On the average.
+            let mut rng = Rng::new(&[number_of(&p.path), n as u64, budget.seed]);
             tasks.push(Task {
                 played: Arc::clone(p),
                 epoch: n,
                 quota: few(epoch).unwrap_or(quota.max(10)),
-                nested: nested.div_ceil(WORTH),
-                nested_quota: nested.clamp(1, WORTH),
+                nested: (nested + rng.below(WORTH)) / WORTH,
             });
         }
     }
@@ -241,6 +242,8 @@ fn tasks(played: &[Arc<Played>], budget: Budget) -> Vec<Task> {
 
 /// Each recovery that is cut gets about so many states.
 const WORTH: u64 = 200;
+/// With fewer states than these the epochs that have few are not tried in full either.
+const FULL: u64 = 200_000;
 
 /// What a worker is doing, for the watchdog.
 type Watch = Arc<Mutex<Option<(Instant, String)>>>;
@@ -282,14 +285,14 @@ impl Shared {
         let seed = number_of(&task.played.path) ^ *number as u64;
         let count = self.states(&task.played, *number, epoch, seed, task.quota, watch);
         let mut inner = 0;
-        if task.nested > 0 && self.budget.depth > 0 {
+        if self.budget.depth > 0 {
             let seed = Rng::new(&[seed, self.budget.seed, 1]).next();
             inner = self.recoveries(
                 &task.played,
                 *number,
                 epoch,
                 seed,
-                (task.nested, task.nested_quota, self.budget.depth),
+                (task.nested, WORTH, self.budget.depth),
                 watch,
             );
         }

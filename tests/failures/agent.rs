@@ -163,10 +163,15 @@ impl Agent {
     fn answer(&mut self, line: &str, limit: Duration) -> String {
         match self.hear(limit) {
             Some(answer) => answer,
-            None => match self.running.wait_for(Duration::from_millis(200)) {
-                Some(status) => panic!("{line}: the process ended by {}", procs::how(status)),
-                None => panic!("{line}: the process hangs"),
-            },
+            None => {
+                let ended = self.running.wait_for(Duration::from_millis(200));
+                // Before the test's directory and objects are removed.
+                self.running.kill();
+                match ended {
+                    Some(status) => panic!("{line}: the process ended by {}", procs::how(status)),
+                    None => panic!("{line}: the process hangs"),
+                }
+            }
         }
     }
 

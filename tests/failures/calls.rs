@@ -61,7 +61,8 @@ pub fn descriptor_0(dir: &str) -> String {
                 }
                 // SAFETY: no memory is involved.
                 if closed && unsafe { libc::fcntl(0, libc::F_GETFD) } >= 0 {
-                    wrong.push(format!("{what}: something is open as descriptor 0"));
+                    let name = fs::read_link("/proc/self/fd/0").unwrap_or_default();
+                    wrong.push(format!("{what}: {} is descriptor 0", name.display()));
                 }
                 if rc == 0 {
                     let new =

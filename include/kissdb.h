@@ -5,10 +5,10 @@
  * Made from the Rust source by cbindgen: change src/capi, then run
  *     KISSDB_BLESS=1 cargo test --test header
  *
- * Every call checks its pointers (NULL: KISSDB_ERROR_INVALID_PARAMETERS) and prints nothing. All of
- * them may be used by any number of threads and processes at the same time, with or without
- * Kdb_wrlock around them. Buffers belong to the caller; the library keeps no pointer to them.
- * Sizes are bytes. Link with: pkg-config --cflags --libs kissdb
+ * Every call checks its pointers (NULL: KISSDB_ERROR_INVALID_PARAMETERS) and prints nothing;
+ * kissdb_set_log tells of recovery and damage. All of them may be used by any number of threads and
+ * processes at the same time, with or without Kdb_wrlock around them. Buffers belong to the caller;
+ * the library keeps no pointer to them. Sizes are bytes. Link with: pkg-config --cflags --libs kissdb
  */
 
 #ifndef KISSDB_H
@@ -110,6 +110,21 @@ struct qhasharr_s;
 
 /** Not answered by this library: dead users are found and uncounted. */
 #define KISSDB_ERROR_APPCRASH (-14)
+
+/**
+ * Something is lost or can't be promised: a record of which both copies are damaged, a sync that
+ * failed, a file that was cut off while open.
+ */
+#define KISSDB_LOG_ERROR 1
+
+/**
+ * Something was wrong and is mended, or served all the same: a damaged copy whose twin is good, a
+ * lost table, a user or a holder of the semaphore that died.
+ */
+#define KISSDB_LOG_WARNING 2
+
+/** Recovery: that it began and why, that it ended and what it found. */
+#define KISSDB_LOG_INFO 3
 
 /** Slots of a hash table that can hold data. */
 #define HASHTABLE_SLOT_COUNT 510
@@ -250,6 +265,12 @@ typedef struct KISSDB_Iterator {
     /** The library's. */
     unsigned long h_idx;
 } KISSDB_Iterator;
+
+/**
+ * Receives a message: context as it was given, KISSDB_LOG_*, and one line of text without an end
+ * of line, which the library frees when the callback returns.
+ */
+typedef void (*kissdb_log_callback)(void *context, int level, const char *message);
 
 /** The header of a file, 64 of its 4096 bytes. */
 typedef struct Header_s {
@@ -487,6 +508,28 @@ int checkIsLink(const char *path, char *linkBuffer);
  * Requires: buf points to theSize bytes; NULL counts as none.
  */
 unsigned int pcoCrc32(unsigned int crc, const unsigned char *buf, size_t theSize);
+
+/**
+ * Tells a callback of recovery and damage, in all databases of this process; without one the
+ * library is silent.
+ *
+ * callback: takes the place of the one before; NULL for silence. context: handed to it. level:
+ * KISSDB_LOG_ERROR, WARNING or INFO: that and the more important ones.
+ *
+ * A message is the file's path and what happened, with the offset in bytes and the key where they
+ * are known. The callback runs in the thread whose call met it, right before that call returns; it
+ * may use the library, which is not logged then, but what its caller holds, such as Kdb_wrlock, is
+ * held. It may not throw or jump out. At a call of this function another thread may be inside the
+ * old callback or about to enter it. Each call keeps some 60 bytes until the process ends.
+ *
+ * Answers 0; INVALID_PARAMETERS for another level; MALLOC.
+ *
+ * Requires: callback may be called from any thread with context until the process ends or no other
+ * thread uses the library.
+ */
+int kissdb_set_log(kissdb_log_callback callback,
+                   void *context,
+                   int level);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -2,6 +2,7 @@
 
 use crate::engine::Position;
 use crate::error::{Error, Result};
+use crate::log::Deliver;
 use crate::session::{Mode, Request, Session};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -74,6 +75,7 @@ impl OpenOptions {
     /// others use a file that shall be replaced. [`Error::OpenShm`], [`Error::MapShm`],
     /// [`Error::ResizeShm`]: shared memory.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Database> {
+        let _messages = Deliver;
         let path = CString::new(path.as_ref().as_os_str().as_bytes())
             .map_err(|_| Error::Invalid("a path with a NUL"))?;
         let request = Request {
@@ -128,6 +130,7 @@ impl Database {
     /// # Errors
     /// [`Error::Corrupt`] if both copies of the record are damaged; [`Error::Io`].
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        let _messages = Deliver;
         let session = self.session()?;
         let mut buf = vec![0; session.sizes().value as usize];
         Ok(session.get(key.as_ref(), &mut buf)?.map(|n| {
@@ -143,6 +146,7 @@ impl Database {
     /// [`Error::Invalid`] for a key of 0 or more than 127 bytes, or with a NUL, or a value larger
     /// than the database's; [`Error::Access`] on a read-only handle; [`Error::Io`]: nothing changed.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let _messages = Deliver;
         self.session()?.put(key.as_ref(), value.as_ref())
     }
 
@@ -160,6 +164,7 @@ impl Database {
     /// # Errors
     /// [`Error::Access`] on a read-only handle; [`Error::Io`]: nothing changed.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let _messages = Deliver;
         self.session()?.delete(key.as_ref())
     }
 
@@ -188,6 +193,7 @@ impl Database {
     /// # Errors
     /// [`Error::Io`]; from then on nothing more is written in this life of the database.
     pub fn sync(&mut self) -> Result<()> {
+        let _messages = Deliver;
         self.session()?.sync()
     }
 
@@ -200,6 +206,7 @@ impl Database {
     }
 
     fn close_inner(&mut self) -> Result<()> {
+        let _messages = Deliver;
         self.session.take().map_or(Ok(()), |s| s.close())
     }
 }
@@ -222,6 +229,7 @@ impl Iterator for Iter<'_> {
     type Item = Result<(Vec<u8>, Vec<u8>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let _messages = Deliver;
         loop {
             let found = self.db.session().and_then(|s| s.next(&mut self.pos, None));
             let mut key = match found {

@@ -15,6 +15,7 @@ mod database;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod log;
 mod session;
 #[allow(unsafe_code)]
 mod sys;

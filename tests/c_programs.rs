@@ -68,6 +68,11 @@ fn resources() {
 }
 
 #[test]
+fn log() {
+    run("log.c", Linking::Shared);
+}
+
+#[test]
 fn cpp() {
     run("cpp.cc", Linking::Shared);
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All that callers may link.
-const EXPORTED: [&str; 18] = [
+const EXPORTED: [&str; 19] = [
     "KISSDB_open",
     "KISSDB_close",
     "KISSDB_get",
@@ -30,6 +30,7 @@ const EXPORTED: [&str; 18] = [
     "checkIsLink",
     "cleanKdbStruct",
     "pcoCrc32",
+    "kissdb_set_log",
 ];
 
 /// Files and links below a directory, relative to it.

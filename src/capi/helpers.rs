@@ -1,12 +1,13 @@
 //! Helpers that callers link besides the database functions.
-#![allow(non_snake_case)]
+#![allow(non_camel_case_types, non_snake_case)]
 
-use super::guard;
 use super::handles;
 use super::types::*;
+use super::{guard, memory};
 use crate::format::checksum;
+use crate::log::{self, Level};
 use crate::sys::{callers, names, sem};
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_uint, c_void};
 use std::ptr;
 
 /// Bytes of the buffer that checkIsLink fills.
@@ -228,4 +229,71 @@ pub unsafe extern "C" fn pcoCrc32(crc: c_uint, buf: *const c_uchar, theSize: usi
     }
     // SAFETY: the caller's promise.
     checksum::checksum(crc, unsafe { std::slice::from_raw_parts(buf, theSize) })
+}
+
+/// Receives a message: `context` as it was given, KISSDB_LOG_*, and one line of text without an end
+/// of line, which the library frees when the callback returns.
+pub type kissdb_log_callback =
+    Option<unsafe extern "C" fn(context: *mut c_void, level: c_int, message: *const c_char)>;
+
+/// What kissdb_set_log was given.
+struct Receiver {
+    callback: unsafe extern "C" fn(*mut c_void, c_int, *const c_char),
+    context: *mut c_void,
+}
+
+// SAFETY: the caller of kissdb_set_log promises that any thread may call it with this context.
+unsafe impl Send for Receiver {}
+// SAFETY: as above.
+unsafe impl Sync for Receiver {}
+
+impl Receiver {
+    fn receive(&self, level: Level, message: &str) {
+        if let Ok(message) = CString::new(message) {
+            // SAFETY: the promise of kissdb_set_log, and a C string.
+            unsafe { (self.callback)(self.context, level as c_int, message.as_ptr()) };
+        }
+    }
+}
+
+/// Tells a callback of recovery and damage, in all databases of this process; without one the
+/// library is silent.
+///
+/// `callback`: takes the place of the one before; NULL for silence. `context`: handed to it. `level`:
+/// KISSDB_LOG_ERROR, WARNING or INFO: that and the more important ones.
+///
+/// A message is the file's path and what happened, with the offset in bytes and the key where they
+/// are known. The callback runs in the thread whose call met it, right before that call returns; it
+/// may use the library, which is not logged then, but what its caller holds, such as Kdb_wrlock, is
+/// held. It may not throw or jump out. At a call of this function another thread may be inside the
+/// old callback or about to enter it. Each call keeps some 60 bytes until the process ends.
+///
+/// Answers 0; INVALID_PARAMETERS for another level; MALLOC.
+///
+/// # Safety
+/// `callback` may be called from any thread with `context` until the process ends or no other
+/// thread uses the library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kissdb_set_log(
+    callback: kissdb_log_callback,
+    context: *mut c_void,
+    level: c_int,
+) -> c_int {
+    guard(KISSDB_ERROR_MALLOC, || {
+        let Some(callback) = callback else {
+            log::clear();
+            return 0;
+        };
+        let Some(level) = Level::from_number(level) else {
+            return KISSDB_ERROR_INVALID_PARAMETERS;
+        };
+        if memory().is_err() {
+            return KISSDB_ERROR_MALLOC;
+        }
+        let receiver = Receiver { callback, context };
+        log::set(level, move |level, message| {
+            receiver.receive(level, message)
+        });
+        0
+    })
 }

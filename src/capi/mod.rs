@@ -1,7 +1,8 @@
 //! The C interface: every exported function checks its pointers, calls the core and converts the
 //! answer. `unsafe` because callers hand over addresses; each block names what they owe.
 //!
-//! No panic leaves: `guard` turns one into an answer. Nothing is printed.
+//! No panic leaves: `guard` turns one into an answer. Nothing is printed; messages go to whoever has
+//! asked for them with `kissdb_set_log`.
 
 mod functions;
 mod handles;
@@ -22,6 +23,8 @@ compile_error!("kissdb must be built with panic=unwind");
 /// Runs `f` to its end; a panic inside is answered with `otherwise`.
 fn guard<R>(otherwise: R, f: impl FnOnce() -> R) -> R {
     let _whole = crate::sys::NotCancelled::new();
+    // Dropped behind everything else of the call.
+    let _messages = crate::log::Deliver;
     catch_unwind(AssertUnwindSafe(f)).unwrap_or(otherwise)
 }
 

@@ -62,6 +62,15 @@ pub const KISSDB_ERROR_WRONG_BUFSIZE: c_int = -13;
 /// Not answered by this library: dead users are found and uncounted.
 pub const KISSDB_ERROR_APPCRASH: c_int = -14;
 
+/// Something is lost or can't be promised: a record of which both copies are damaged, a sync that
+/// failed, a file that was cut off while open.
+pub const KISSDB_LOG_ERROR: c_int = 1;
+/// Something was wrong and is mended, or served all the same: a damaged copy whose twin is good, a
+/// lost table, a user or a holder of the semaphore that died.
+pub const KISSDB_LOG_WARNING: c_int = 2;
+/// Recovery: that it began and why, that it ended and what it found.
+pub const KISSDB_LOG_INFO: c_int = 3;
+
 /// Slots of a hash table that can hold data.
 pub const HASHTABLE_SLOT_COUNT: usize = 510;
 /// First word of a hash table in the file.

@@ -520,6 +520,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             st.intent_pair.load(Relaxed),
             st.intent_delete.load(Relaxed) != 0,
         );
+        self.tell_unfinished(at, pair);
         // Tables first: the count may be behind the links.
         self.tables = self.chain()?.0;
         self.st().tables.store(self.tables.len() as u64, Relaxed);

@@ -133,7 +133,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.set_checked(place.pair, true);
             }
             // The file is whole but for this record: served, not touched.
-            _ if self.st().recovered.load(Relaxed) == 0 => {}
+            _ if self.st().recovered.load(Relaxed) == 0 => self.tell_damage(&pair, outcome),
             _ => self.mend(place, &pair, outcome)?,
         }
         Ok(match outcome {
@@ -153,6 +153,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Outcome::Live(side) => {
                 // The copy that the slot names did not reach the medium, and the other one had; or
                 // there is something to finish.
+                self.tell_mended(pair, side);
                 self.finish(pair, outcome)?;
                 let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
                 self.store.store(place.at + 16, word.0)?;

@@ -20,6 +20,7 @@ pub mod state;
 pub mod storage;
 mod strays;
 mod survey;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -257,6 +258,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn ready(&mut self) -> Result<()> {
         let length = self.st().length.load(Relaxed);
         if self.store.known_len() < length && self.store.len()? < length {
+            let len = self.store.known_len();
+            crate::log::error(|| format!("cut off while open, from {length} to {len} bytes"));
             // Not "no such key": what was there is gone.
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
@@ -477,6 +480,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if let Err(e) = self.store.sync() {
             // Pages of a failed sync may be marked clean without having been written.
             self.st().poisoned.store(1, Relaxed);
+            crate::log::error(|| format!("sync failed, no more changes until all close it: {e}"));
             return Err(e);
         }
         self.st().epoch.fetch_add(1, Relaxed);

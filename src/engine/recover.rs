@@ -26,6 +26,7 @@ enum Loose {
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Brings the file into order; afterwards it is marked as changed.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
+        self.tell_recovery(marked);
         if !marked {
             self.move_strays()?;
         }
@@ -72,6 +73,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             Ok(())
         })?;
+        let looked_at = doubtful.len();
         for (t, i) in doubtful {
             let place = self.place(t, i)?;
             if !self.recover_doubtful(&place)? {
@@ -89,6 +91,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 Loose::Table(_) => return Ok(false),
             }
         }
+        self.tell_recovered(looked_at);
         Ok(true)
     }
 
@@ -242,6 +245,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Both copies are lost: the place is zeroed, to be used by the next new pair.
     pub(crate) fn drop_pair(&mut self, place: &Place) -> Result<()> {
+        self.tell_lost(place.pair);
         self.set_checked(place.pair, false);
         self.erase(place.pair, PAIR)?;
         self.write_slot(place, Slot::default(), prints::UNUSED)?;

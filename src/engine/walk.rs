@@ -68,11 +68,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes tables and slots anew from what is in the file.
     pub(crate) fn walk(&mut self) -> Result<()> {
         self.st().walking.store(1, Release);
+        self.tell_walk();
         let words = self.believable_words()?;
         let (tables, records) = self.scan(&words)?;
         if records.is_empty() && tables.len() <= 1 && !self.has_table_0()? {
             return self.walk_nothing();
         }
+        let named = records.iter().map(|r| r.table);
+        self.tell_tables(self.has_table_0()?, tables.len(), named);
         self.forget_tables()?;
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
@@ -82,13 +85,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let pair = self.read_pair(r.at)?;
             self.finish(&pair, r.outcome)?;
         }
-        for n in homeless {
+        for &n in &homeless {
             self.rehouse(&records[n])?;
         }
         self.tidy_up()?;
         self.sync()?;
         self.mark()?;
         self.st().walking.store(0, Release);
+        self.tell_walked(records.len(), homeless.len());
         Ok(())
     }
 
@@ -101,6 +105,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         // The 2015 generation dies at a header alone that says it was not closed.
         self.write_clean()?;
         self.st().walking.store(0, Release);
+        self.tell_walked(0, 0);
         Ok(())
     }
 
@@ -174,6 +179,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 tables.push(p);
                 p += table::SIZE;
             } else if self.is_damaged_pair(p)? {
+                self.tell_lost(p);
                 p += PAIR;
             } else {
                 p += PAGE;

@@ -12,6 +12,7 @@ use crate::engine::state::phase;
 use crate::engine::{Engine, Position};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
+use crate::log;
 use crate::sys::file::{File, FileMap, Owner};
 use crate::sys::sem::Sem;
 use crate::sys::shm::{self, Shm};
@@ -93,6 +94,7 @@ impl Session {
         let owner = file.owner()?;
         let (shm, me, gate) = join(request, &file, owner)?;
         let opened = Self::open_inside(request, file, created, &shm, me, owner);
+        log::name(request.path);
         if opened.is_err() {
             let alone = shm.users().living(me).is_empty();
             if alone {
@@ -233,6 +235,7 @@ impl Session {
             r.flags.fetch_and(!users::MOVING, Relaxed);
         }
         drop(gate);
+        log::name(&self.path);
         // Another thread of the parent may have been inside the engine at the fork.
         medium::leave_behind(std::mem::replace(&mut self.engine, engine));
         self.file = file;
@@ -276,6 +279,12 @@ impl Session {
 
     /// Runs `f` with the engine, under the engine lock.
     fn with<R>(&mut self, f: impl FnOnce(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
+        let answer = self.run(f);
+        log::name(&self.path);
+        answer
+    }
+
+    fn run<R>(&mut self, f: impl FnOnce(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
         self.follow_fork()?;
         if let Some(sem) = self.sem
             && (sem.value() == 0 || self.shm.orphaned().load(Relaxed) != 0)
@@ -292,6 +301,7 @@ impl Session {
         }
         let answer = f(&mut self.engine);
         if self.engine.store().is_torn() {
+            log::error(|| "cut off while open: a page of it is gone".into());
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
         answer
@@ -396,6 +406,9 @@ impl Session {
             // allowed to write: then the next opener recovers.
             if self.become_writer().is_ok() {
                 closed = self.with(Engine::settle);
+                if let Err(e) = &closed {
+                    log::error(|| format!("not durable at the close, the next open recovers: {e}"));
+                }
             }
         }
         let shared = shm.shared();
@@ -420,6 +433,7 @@ impl Session {
         users.leave(self.me);
         drop(gate);
         users.release(self.me);
+        log::name(&self.path);
         closed
     }
 }

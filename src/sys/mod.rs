@@ -5,6 +5,9 @@
 //! bytes are copied in and out, words are atomics.
 
 pub mod callers;
+pub mod current;
+#[cfg(feature = "dlt")]
+pub mod dlt;
 pub mod file;
 pub mod fork;
 pub mod lock;

@@ -3,6 +3,7 @@
 use super::file::File;
 use super::names;
 use super::shm::Shm;
+use crate::log;
 use std::ffi::{CStr, CString};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -95,6 +96,7 @@ pub fn rescue(sem: Sem, shm: &Shm, me: u32) {
         && since.compare_exchange(first, 0, Relaxed, Relaxed).is_ok()
         && sem.value() == 0
     {
+        log::warning(|| "the holder of the callers' semaphore died: it is posted".into());
         sem.post();
     }
 }
@@ -120,6 +122,8 @@ pub fn rescue_before_wait(path: &CStr) {
         if shm.is_some_and(|s| s.is_anybody_inside(None)) {
             alone_since = Instant::now();
         } else if alone_since.elapsed() >= ORPHANED_AFTER {
+            log::warning(|| "the holder of the callers' semaphore died: it is posted".into());
+            log::name(path);
             sem.post();
             break;
         }

@@ -224,6 +224,8 @@ impl Users<'_> {
             if self.alive(n) {
                 out.push(n);
             } else {
+                let pid = r.pid.load(Relaxed);
+                crate::log::warning(|| format!("process {pid} died while it had this open"));
                 r.flags.store(0, Relaxed);
                 r.used.store(0, Release);
             }

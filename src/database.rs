@@ -207,7 +207,7 @@ impl Database {
 
     fn close_inner(&mut self) -> Result<()> {
         let _messages = Deliver;
-        self.session.take().map_or(Ok(()), |s| s.close())
+        self.session.take().map_or(Ok(()), |s| s.close(|| ()))
     }
 }
 

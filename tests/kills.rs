@@ -910,9 +910,11 @@ enum Place {
     Leaving,
     /// Between Kdb_unlock and KISSDB_close.
     Left,
+    /// Inside KISSDB_close, where the name of the semaphore has just been removed: closes when told to.
+    Unlinked,
 }
 
-const PLACES: [Place; 9] = [
+const PLACES: [Place; 10] = [
     Place::Written,
     Place::Read,
     Place::Mutex,
@@ -922,6 +924,7 @@ const PLACES: [Place; 9] = [
     Place::Closing,
     Place::Leaving,
     Place::Left,
+    Place::Unlinked,
 ];
 
 /// The child: goes to its place, says so, and waits for its end.
@@ -979,6 +982,17 @@ fn die_holding(work: &str) {
             }
             wait_for_the_end()
         }
+        Place::Unlinked => {
+            let handle = Handle::new(path);
+            assert_eq!(handle.open(ffi::RWCREAT, ffi::WT, ffi::SETTINGS), 0);
+            println!("ready");
+            while !path.with_extension("go").exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            DIE_IN_SEM_UNLINK.store(1, SeqCst);
+            handle.close();
+            unreachable!("the last one removes the semaphore")
+        }
         Place::Closing | Place::Leaving | Place::Left => {
             let handle = Handle::new(path);
             assert_eq!(handle.open(ffi::RWCREAT, ffi::WT, ffi::SETTINGS), 0);
@@ -998,6 +1012,25 @@ fn die_holding(work: &str) {
             wait_for_the_end()
         }
     }
+}
+
+/// Not 0 in a child that is to die there.
+static DIE_IN_SEM_UNLINK: AtomicU32 = AtomicU32::new(0);
+
+/// Takes the place of the C library's in this program.
+///
+/// # Safety
+/// `name` is a C string.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sem_unlink(name: *const std::ffi::c_char) -> std::ffi::c_int {
+    // SAFETY: the caller's promise.
+    let name = unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy();
+    let removed = fs::remove_file(format!("/dev/shm/sem.{}", name.trim_start_matches('/')));
+    if DIE_IN_SEM_UNLINK.load(SeqCst) != 0 {
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    if removed.is_ok() { 0 } else { -1 }
 }
 
 /// A child at its place.
@@ -1112,7 +1145,7 @@ fn a_semaphore_of_the_dead_is_posted() {
     // open failed after 5 s, until the next reboot.
     let _alone = alone();
     let scratch = Scratch::below(procs::fast_directory());
-    let holding = &PLACES[3..];
+    let holding = &PLACES[3..9];
     let mut bad = Vec::new();
     for (n, &place) in holding.iter().enumerate() {
         for survivors in 0..2 {
@@ -1184,6 +1217,147 @@ fn semaphore_case(path: &Path, place: Place, survivors: usize) {
     );
     let file = fs::read(path).expect("the file");
     assert_eq!(check::check(&file, true), Vec::<String>::new());
+}
+
+#[test]
+fn a_closer_that_dies_has_posted_before_the_name_is_gone() {
+    // The last user of a database closed and died between removing the semaphore's name and posting it. An opener that
+    // had the semaphore open waited its 5 s and failed: nobody else could reach it any more.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    let path = scratch.db("unlinked.db");
+    let mut child = start_at(Place::Unlinked, &path);
+    let name = ffi::shm_name("-sem", &path).expect("a name");
+    let name = std::ffi::CString::new(name).expect("a name");
+    // SAFETY: a C string; the semaphore is there.
+    let sem = unsafe { libc::sem_open(name.as_ptr(), 0) };
+    assert!(sem != libc::SEM_FAILED);
+    fs::write(path.with_extension("go"), "").expect("a sign");
+    assert_eq!(procs::how(child.wait()), "signal 9");
+    let mut value = 0;
+    // SAFETY: open.
+    unsafe { libc::sem_getvalue(sem, &mut value) };
+    assert_eq!(value, 1, "who waits for it now waits for ever");
+    // SAFETY: open, and not used afterwards.
+    unsafe { libc::sem_close(sem) };
+    let next = Handle::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+    assert_eq!(next.close(), 0);
+    assert_eq!(scratch.objects(), Vec::<String>::new());
+}
+
+#[test]
+fn one_call_posts_a_semaphore_of_the_dead() {
+    // Everybody closes, and the one who holds the semaphore dies. The closers' waits end after 5 s by their own
+    // time-out; then each makes one call, all at the same time. Nobody posted it (it took two calls that were 0.2 s
+    // apart), so all closes failed once more.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    for (n, place) in [Place::BeforeOpen, Place::Closing, Place::Left]
+        .into_iter()
+        .enumerate()
+    {
+        let path = scratch.db(&format!("once{n}.db"));
+        let open = || Handle::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+        let (first, second) = (open(), open());
+        start_at(place, &path).kill();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(first.semaphore(), Some(0), "{place:?}");
+        let plain = n % 2 == 0;
+        let first = within_limit("one call", move || {
+            let got = if plain {
+                first.plain().get(b"/any")
+            } else {
+                first.get(b"/any")
+            };
+            assert_eq!(got, Err(1));
+            first
+        });
+        assert_eq!(first.semaphore(), Some(1), "{place:?}, after one call");
+        assert_eq!((first.close(), second.close()), (0, 0));
+    }
+    assert_eq!(scratch.objects(), Vec::<String>::new());
+}
+
+#[test]
+fn a_semaphore_of_the_dead_is_posted_while_the_lock_is_busy() {
+    // The living kept taking the callers' lock, which a closer would hold: at each look somebody was inside. An opener
+    // waited its 5 s and failed.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    let path = scratch.db("busy.db");
+    let open = || Handle::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+    let users = [open(), open(), open()];
+    let stop = std::sync::Arc::new(AtomicU32::new(0));
+    start_at(Place::Closing, &path).kill();
+    let busy = users.map(|handle| {
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            while stop.load(SeqCst) == 0 {
+                handle.locked(|_| std::thread::sleep(Duration::from_millis(1)));
+            }
+            handle
+        })
+    });
+    let opener = {
+        let path = path.clone();
+        within_limit("open", move || {
+            Handle::opened(&path, ffi::RWCREAT, ffi::SETTINGS)
+        })
+    };
+    stop.store(1, SeqCst);
+    assert_eq!(opener.expect("open").close(), 0);
+    for handle in busy {
+        assert_eq!(handle.join().expect("a user").close(), 0);
+    }
+    assert_eq!(scratch.objects(), Vec::<String>::new());
+}
+
+#[test]
+fn a_semaphore_of_the_living_is_left_alone() {
+    // A call that found it at 0, with the opener not inside yet, was remembered for 10 s. When the next holder took it,
+    // it was posted under his hands, and two were in at a time; each open or close after that as well.
+    let _alone = alone();
+    let scratch = Scratch::below(procs::fast_directory());
+    let path = scratch.db("alive.db");
+    let open = || Handle::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+    let user = open();
+    let look = || assert_eq!(user.plain().get(b"/any"), Err(1));
+    for round in 0..2 {
+        let other = open();
+        assert!(other.wait());
+        look();
+        assert_eq!(other.plain().close(), 0);
+        std::thread::sleep(Duration::from_millis(300));
+        // A close, with a cache that takes its time to be written.
+        let other = open();
+        other.set_cache_created(true);
+        assert!(other.wait());
+        look();
+        // SAFETY: the database is open.
+        unsafe { ffi::Kdb_wrlock(&raw mut (*other.plain().shared()).rwlock) };
+        for _ in 0..50 {
+            look();
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(
+                other.semaphore(),
+                Some(0),
+                "posted under its holder's hands"
+            );
+        }
+        // SAFETY: taken above.
+        unsafe { ffi::Kdb_unlock(&raw mut (*other.plain().shared()).rwlock) };
+        assert_eq!(other.plain().close(), 0);
+        assert_eq!(user.semaphore(), Some(1), "round {round}");
+        // One post too many is made good by the next close.
+        user.post();
+        let other = open();
+        assert!(other.wait());
+        assert_eq!(other.plain().close(), 0);
+        assert_eq!(user.semaphore(), Some(1), "round {round}");
+    }
+    user.set_cache_created(false);
+    assert_eq!(user.close(), 0);
+    assert_eq!(scratch.objects(), Vec::<String>::new());
 }
 
 #[test]

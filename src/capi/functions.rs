@@ -124,7 +124,7 @@ fn keep(db: &mut KISSDB, session: Session) -> Result<()> {
     let stem = session.shm().stem();
     let (fd, shared_fd, ht_fd) = session.descriptors();
     let shared = ptr::from_ref(session.shm().shared());
-    let close = |handle: Box<Handle>| drop((*handle).into_session().close());
+    let close = |handle: Box<Handle>| drop((*handle).into_session().close(|| ()));
     let number = handles::insert(Box::new(Handle::new(session))).map_err(|h| {
         close(h);
         Error::Memory
@@ -203,11 +203,17 @@ pub unsafe extern "C" fn KISSDB_close(db: *mut KISSDB) -> c_int {
         let Some(handle) = handles::remove(db.hashTables as usize) else {
             return KISSDB_ERROR_INVALID_PARAMETERS;
         };
-        let closed = (*handle).into_session().close();
-        forget(db);
         // SAFETY: the caller's promise at open: it came from sem_open.
-        if let Some(sem) = unsafe { Sem::new(db.kdbSem) } {
-            sem.post_and_close();
+        let sem = unsafe { Sem::new(db.kdbSem) };
+        let give_back = || {
+            if let Some(sem) = sem {
+                sem.give_back();
+            }
+        };
+        let closed = (*handle).into_session().close(give_back);
+        forget(db);
+        if let Some(sem) = sem {
+            sem.close();
         }
         db.kdbSem = ptr::null_mut();
         // SAFETY: NULL or the caller's malloc memory, ours by the contract.
@@ -244,6 +250,8 @@ pub unsafe extern "C" fn cleanKdbStruct(db: *mut KISSDB) {
         unsafe { libc::free(db.shared.cast()) };
         // SAFETY: the caller's promise at open: it came from sem_open.
         if let Some(sem) = unsafe { Sem::new(db.kdbSem) } {
+            // First: once the name is gone nobody can post it for those who wait, should we die.
+            sem.give_back();
             if !db.semName.is_null() {
                 // SAFETY: the caller's C string.
                 let name = unsafe { CStr::from_ptr(db.semName) }.to_bytes();
@@ -255,7 +263,7 @@ pub unsafe extern "C" fn cleanKdbStruct(db: *mut KISSDB) {
                     sem::unlink(name);
                 }
             }
-            sem.post_and_close();
+            sem.close();
         }
         db.kdbSem = ptr::null_mut();
         forget(db);

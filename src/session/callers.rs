@@ -29,18 +29,43 @@ impl CallersLock {
         self.shm.shared().callers.lock(self.ticket, holds);
     }
 
+    fn record(&self) -> Option<&users::User> {
+        self.shm.users().records.get(self.me as usize)
+    }
+
     /// Posts the callers' semaphore if its holder has died.
     pub(super) fn rescue_semaphore(&self) {
-        // Inside this lock we may be the closer that holds it.
-        if let Some(sem) = self.sem
-            && self.shm.shared().callers.holder() != Some(self.ticket)
+        if let Some(sem) = self.sem {
+            sem::rescue(sem, &self.shm, Some(self.me), true);
+        }
+    }
+
+    fn semaphore_is_taken(&self) -> bool {
+        self.sem.is_some_and(|s| s.value() == 0)
+    }
+
+    /// Who takes this lock while the semaphore is at 0 may be the closer that holds it, from here until
+    /// it comes to our close; unless it has given the lock back before and gone on.
+    fn become_suspect(&self) {
+        if self.semaphore_is_taken()
+            && let Some(r) = self.record()
+            && !self.shm.coming_and_going().is_cleared(r)
         {
-            sem::rescue(sem, &self.shm, self.me);
+            r.flags.fetch_or(users::SUSPECT, Relaxed);
+        }
+    }
+
+    /// What the user does now a closer would not do.
+    pub(super) fn is_no_closer(&self) {
+        if let Some(r) = self.record() {
+            self.shm.coming_and_going().clear(r);
+            r.flags.fetch_and(!users::SUSPECT, Relaxed);
         }
     }
 
     /// Takes it for writing.
     pub fn write(&self) {
+        self.become_suspect();
         self.rescue_semaphore();
         self.lock();
         let users = self.shm.users();
@@ -80,6 +105,12 @@ impl CallersLock {
     pub fn unlock(&self) {
         let lock = &self.shm.shared().callers;
         if lock.holder() == Some(self.ticket) {
+            if self.semaphore_is_taken() {
+                // A closer closes next: who comes here again is none.
+                self.is_no_closer();
+            } else if let Some(r) = self.record() {
+                r.flags.fetch_and(!users::SUSPECT, Relaxed);
+            }
             return lock.unlock(self.ticket);
         }
         if let Some(mine) = self.shm.users().records.get(self.me as usize) {

@@ -105,6 +105,9 @@ impl Session {
             drop(gate);
             shm.users().release(me);
         }
+        if request.sem.is_some() {
+            shm.coming_and_going().note();
+        }
         opened
     }
 
@@ -287,7 +290,7 @@ impl Session {
     fn run<R>(&mut self, f: impl FnOnce(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
         self.follow_fork()?;
         if let Some(sem) = self.sem
-            && (sem.value() == 0 || self.shm.orphaned().load(Relaxed) != 0)
+            && (sem.value() == 0 || self.shm.coming_and_going().orphaned.load(Relaxed) != 0)
         {
             self.callers_lock().rescue_semaphore();
         }
@@ -320,8 +323,16 @@ impl Session {
         Ok(())
     }
 
+    /// A closer, who holds the callers' semaphore, may write its cache back, but it never reads.
+    fn is_no_closer(&self) {
+        if self.sem.is_some_and(|s| s.value() == 0) {
+            self.callers_lock().is_no_closer();
+        }
+    }
+
     /// See [`Engine::get`].
     pub fn get(&mut self, key: &[u8], buf: &mut [u8]) -> Result<Option<usize>> {
+        self.is_no_closer();
         self.with(|e| e.get(key, buf))
     }
 
@@ -339,6 +350,7 @@ impl Session {
 
     /// See [`Engine::next`].
     pub fn next(&mut self, pos: &mut Position, buf: Option<&mut [u8]>) -> Result<Option<Vec<u8>>> {
+        self.is_no_closer();
         self.with(|e| e.next(pos, buf))
     }
 
@@ -379,10 +391,16 @@ impl Session {
 
     /// Closes the handle. The last one that may write leaves a clean file, the last one no objects.
     ///
+    /// `give_back` posts the caller's semaphore. It is called when all is done but for removing the names: once
+    /// that of the semaphore is gone, nobody can post it for those who wait, should we die.
+    ///
     /// # Errors
     /// [`Error::Io`] if something could not be made durable; everything is released all the same.
-    pub fn close(mut self) -> Result<()> {
-        self.follow_fork()?;
+    pub fn close(mut self, give_back: impl FnOnce()) -> Result<()> {
+        if let Err(e) = self.follow_fork() {
+            give_back();
+            return Err(e);
+        }
         let shm = self.shm.clone();
         let users = shm.users();
         if let Some(r) = users.records.get(self.me as usize) {
@@ -416,6 +434,14 @@ impl Session {
             shared.cache_created.store(0, Relaxed);
         }
         shared.callers.unlock(users.ticket(self.me));
+        if let Some(r) = users.records.get(self.me as usize) {
+            // The next closer must not count us.
+            r.flags.fetch_and(!users::WITH_SEM, Relaxed);
+        }
+        if self.sem.is_some() {
+            shm.coming_and_going().note();
+        }
+        give_back();
         if others.is_empty() {
             shm.retire();
             if self.sem.is_some() {
@@ -427,7 +453,6 @@ impl Session {
             let strongest = modes.map(|r| r.mode.load(Relaxed)).max().unwrap_or(0);
             shared.open_mode.store(strongest as u16, Relaxed);
         }
-        shm.orphaned().store(0, Relaxed);
         // A fork child may keep the description open.
         self.file.unlock_as_user();
         users.leave(self.me);

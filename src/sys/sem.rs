@@ -21,7 +21,7 @@ impl Sem {
     /// `None` for NULL and SEM_FAILED, which is 0 as well.
     ///
     /// # Safety
-    /// `sem` is NULL or came from sem_open and stays open until [`Sem::post_and_close`].
+    /// `sem` is NULL or came from sem_open and stays open until [`Sem::close`].
     pub unsafe fn new(sem: *mut libc::sem_t) -> Option<Self> {
         (!sem.is_null()).then_some(Self(sem))
     }
@@ -40,9 +40,16 @@ impl Sem {
         unsafe { libc::sem_post(self.0) };
     }
 
-    /// Adds one and closes it; it must not be used any more.
-    pub fn post_and_close(self) {
-        self.post();
+    /// Adds one, unless somebody could take it already: then it was posted once too often, for a
+    /// holder who seemed to be dead, and is right again now.
+    pub fn give_back(self) {
+        if self.value() < 1 {
+            self.post();
+        }
+    }
+
+    /// Closes it; it must not be used any more.
+    pub fn close(self) {
         // SAFETY: open, by the promise of `new`.
         unsafe { libc::sem_close(self.0) };
     }
@@ -58,15 +65,17 @@ pub fn unlink(name: &[u8]) {
 
 /// A semaphore that was at 0 for so long, with nobody alive who could hold it, is posted. A holder
 /// is outside our sight only between its wait and its call, and between that call and its post.
-const ORPHANED_AFTER: Duration = Duration::from_millis(200);
+const ORPHANED_AFTER: u64 = 200;
 /// An opener waits no longer than this for a holder that is alive; its own wait goes on then.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// An observation older than this many milliseconds says nothing about the time since.
-const STALE: u64 = 10_000;
+/// An observation older than this many milliseconds says nothing about the time since. And where
+/// nobody was seen to come or go for so long, calls may be as rare: one of them has to be enough.
+const STALE: u64 = 1000;
+/// Between two looks of somebody who waits for the verdict.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Milliseconds of the monotonic clock, never 0.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     // SAFETY: all zero is a valid timespec.
     let mut t: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: the buffer is a timespec.
@@ -74,29 +83,48 @@ fn now() -> u64 {
     (t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000).max(1)
 }
 
-/// In a call of a live user, `me`: posts a semaphore whose holder has died. Costs a load where the
-/// semaphore is free.
-pub fn rescue(sem: Sem, shm: &Shm, me: u32) {
-    let since = shm.orphaned();
-    if sem.value() != 0 {
-        if since.load(Relaxed) != 0 {
+/// Posts a semaphore whose holder has died: it is at 0, nobody alive is where a holder would be, and both
+/// were so at a look at least [`ORPHANED_AFTER`] ago, since when nobody came or went. Costs a load where
+/// the semaphore is free.
+///
+/// `me`: the user that calls, if it is one. `in_a_call`: nobody may look again soon, so in quiet times
+/// it stays for the second look itself.
+pub fn rescue(sem: Sem, shm: &Shm, me: Option<u32>, in_a_call: bool) {
+    let since = &shm.coming_and_going().orphaned;
+    let taken = || {
+        let legally = sem.value() != 0 || shm.is_anybody_inside(me);
+        if legally && since.load(Relaxed) != 0 {
             since.store(0, Relaxed);
         }
+        legally
+    };
+    if taken() {
         return;
     }
-    if shm.is_anybody_inside(Some(me)) {
-        since.store(0, Relaxed);
-        return;
+    let mut time = now();
+    let mut first = since.load(Relaxed);
+    if first == 0 || time.abs_diff(first) > STALE {
+        first = time;
+        since.store(first, Relaxed);
+        let last = shm.coming_and_going().last.load(Relaxed);
+        if !in_a_call || time.abs_diff(last) <= STALE {
+            return;
+        }
+        while time.saturating_sub(first) < ORPHANED_AFTER {
+            std::thread::sleep(LOOK_AGAIN);
+            if taken() || since.load(Relaxed) != first {
+                return;
+            }
+            time = now();
+        }
     }
-    let (first, now) = (since.load(Relaxed), now());
-    if first == 0 || first > now || now - first > STALE {
-        since.store(now, Relaxed);
-    } else if now - first >= ORPHANED_AFTER.as_millis() as u64
+    if time.saturating_sub(first) >= ORPHANED_AFTER
         // One of several posts.
         && since.compare_exchange(first, 0, Relaxed, Relaxed).is_ok()
         && sem.value() == 0
     {
         log::warning(|| "the holder of the callers' semaphore died: it is posted".into());
+        shm.coming_and_going().note();
         sem.post();
     }
 }
@@ -114,21 +142,20 @@ pub fn rescue_before_wait(path: &CStr) {
         return;
     };
     let start = Instant::now();
-    let mut alone_since = start;
+    let mut alone_since = now();
     while sem.value() == 0 && start.elapsed() < PATIENCE {
         let owner = File::open(path, false).and_then(|f| f.owner());
         let name = names::shm_name(names::INFO, path.to_bytes());
-        let shm = owner.ok().and_then(|o| Shm::any(&name, o));
-        if shm.is_some_and(|s| s.is_anybody_inside(None)) {
-            alone_since = Instant::now();
-        } else if alone_since.elapsed() >= ORPHANED_AFTER {
+        if let Some(shm) = owner.ok().and_then(|o| Shm::any(&name, o)) {
+            rescue(sem, &shm, None, false);
+            log::name(path);
+            alone_since = now();
+        } else if now() - alone_since >= ORPHANED_AFTER {
             log::warning(|| "the holder of the callers' semaphore died: it is posted".into());
             log::name(path);
-            sem.post();
-            break;
+            sem.give_back();
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(LOOK_AGAIN);
     }
-    // SAFETY: open, and not used afterwards.
-    unsafe { libc::sem_close(sem.0) };
+    sem.close();
 }

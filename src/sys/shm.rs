@@ -69,17 +69,49 @@ struct Object {
     high: AtomicU32,
     /// 1 once a user came with a semaphore.
     with_sem: AtomicU32,
-    /// Since when the semaphore is at 0 without anybody alive who may hold it, in milliseconds of
-    /// the monotonic clock; 0: it is not. Guarded by nothing: a wrong value costs a moment.
-    orphaned: AtomicU64,
+    coming_and_going: ComingAndGoing,
     state: State,
     /// Stem of the names: the path of the first user, or with device and inode appended.
     stem: [AtomicU64; 32],
     users: [User; users::MOST as usize],
 }
 
+/// What is known of the callers' semaphore, for [`super::sem::rescue`]. Guarded by nothing: a wrong value
+/// costs a moment.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ComingAndGoing {
+    /// Since when the semaphore is at 0 without anybody alive who may hold it, in milliseconds of
+    /// the monotonic clock; 0: it is not.
+    pub orphaned: AtomicU64,
+    /// When somebody with a semaphore has last come or gone.
+    pub last: AtomicU64,
+    /// How often that happened: while this stays, the semaphore has one holder at most.
+    count: AtomicU32,
+}
+
+impl ComingAndGoing {
+    /// Somebody with a semaphore comes or goes.
+    pub fn note(&self) {
+        self.count.fetch_add(1, Relaxed);
+        self.last.store(super::sem::now(), Relaxed);
+        self.orphaned.store(0, Relaxed);
+    }
+
+    /// This user is not the one who holds the semaphore, which is at 0.
+    pub fn clear(&self, user: &User) {
+        let count = self.count.load(Relaxed);
+        user.cleared.store(count.wrapping_add(1), Relaxed);
+    }
+
+    /// Whether [`ComingAndGoing::clear`] was said since somebody has come or gone: so it still holds.
+    pub fn is_cleared(&self, user: &User) -> bool {
+        user.cleared.load(Relaxed) == self.count.load(Relaxed).wrapping_add(1)
+    }
+}
+
 /// "kissdb" and the version of this layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"kissdb\x02\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"kissdb\x02\x02");
 const SIZE: usize = size_of::<Object>();
 /// Records that get their memory at once; more are allocated as they are needed.
 const FIRST_USERS: usize = 32;
@@ -369,23 +401,21 @@ impl Shm {
     }
 
     /// See [`super::sem::rescue`].
-    pub fn orphaned(&self) -> &AtomicU64 {
-        &self.object().orphaned
+    pub fn coming_and_going(&self) -> &ComingAndGoing {
+        &self.object().coming_and_going
     }
 
-    /// Whether somebody alive is inside open or close, or holds the callers' lock. `me`: a user
-    /// that does not count.
+    /// Whether somebody alive is where a holder of the semaphore would be: inside open or close, or in
+    /// the callers' lock as a closer. `me`: the user that asks.
     pub fn is_anybody_inside(&self, me: Option<u32>) -> bool {
         let users = self.users();
-        let busy = |n: u32| Some(n) != me && users.alive(n);
-        let held = |t: u32| me.is_none_or(|n| users.ticket(n) != t) && users.holds(t);
-        let moving = |n: u32| {
-            let r = users.records.get(n as usize);
-            r.is_some_and(|r| r.flags.load(Relaxed) & users::MOVING != 0)
-        };
-        self.gate().holder().is_some_and(held)
-            || self.shared().callers.holder().is_some_and(held)
-            || (0..users.high()).any(|n| moving(n) && busy(n))
+        let records = (0..users.high()).filter_map(|n| Some((n, users.records.get(n as usize)?)));
+        records.into_iter().any(|(n, r)| {
+            let flags = r.flags.load(Relaxed);
+            flags & users::WITH_SEM != 0
+                && flags & (users::MOVING | users::SUSPECT) != 0
+                && (Some(n) == me || users.alive(n))
+        })
     }
 
     /// The object under a name, whatever file it belongs to, to be looked at only.

@@ -29,6 +29,9 @@ pub const WRITER: u32 = 4;
 /// It is inside open or close.
 pub const MOVING: u32 = 8;
 
+/// It wants or has the callers' lock, and may be the closer that holds the semaphore.
+pub const SUSPECT: u32 = 32;
+
 /// It has closed, but still holds the gate: it does not count any more.
 pub const LEAVING: u32 = 16;
 
@@ -49,6 +52,8 @@ pub struct User {
     namespace: AtomicU64,
     /// How often this user holds the callers' lock for reading.
     pub reads: AtomicU32,
+    /// See [`super::shm::ComingAndGoing::is_cleared`].
+    pub cleared: AtomicU32,
 }
 
 /// This process, as a record names it.
@@ -131,6 +136,7 @@ impl Users<'_> {
                 let me = Process::me();
                 r.flags.store(flags, Relaxed);
                 r.reads.store(0, Relaxed);
+                r.cleared.store(0, Relaxed);
                 r.pid.store(me.pid, Relaxed);
                 r.started.store(me.started, Relaxed);
                 r.namespace.store(me.namespace, Relaxed);

@@ -1,6 +1,7 @@
-# make build | install | uninstall | demo | test | soak
+# make build | install | uninstall | demo | test | test-dlt | soak
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
+# FEATURES=dlt builds a library that also logs to DLT (needs libdlt).
 
 CARGO      ?= cargo
 CC         ?= cc
@@ -12,14 +13,14 @@ INCLUDEDIR ?= $(PREFIX)/include
 
 VERSION := $(shell sed -n '/^version/{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
-TARGET  := $(or $(CARGO_TARGET_DIR),target)
+TARGET  := $(or $(CARGO_TARGET_DIR),target)$(addprefix /with-,$(FEATURES))
 OUT     := $(TARGET)/release
 
 SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
 SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind soak clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt soak clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -27,7 +28,7 @@ build: $(OUT)/libkissdb.so
 
 # Both libraries come from one run; cargo leaves the time of a library that it need not change.
 $(OUT)/libkissdb.so: $(SOURCE)
-	$(CARGO) build --release --lib
+	$(CARGO) build --release --lib --target-dir $(TARGET) --features "$(FEATURES)"
 	@touch -c $(OUT)/libkissdb.so $(OUT)/libkissdb.a
 
 install: build
@@ -38,7 +39,7 @@ install: build
 	$(INSTALL) -m 644 $(OUT)/libkissdb.a "$(DESTDIR)$(LIBDIR)/libkissdb.a"
 	$(INSTALL) -m 644 include/kissdb.h "$(DESTDIR)$(INCLUDEDIR)/kissdb.h"
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	    -e 's|@VERSION@|$(VERSION)|' pkgconfig/kissdb.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+	    -e 's|@VERSION@|$(VERSION)|' -e 's|@PRIVATE@|$(addprefix -l,$(FEATURES))|' pkgconfig/kissdb.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
 
 uninstall:
@@ -72,6 +73,10 @@ rust-tests: build
 # The same C programs under memcheck. Slow, so not part of a plain cargo test.
 valgrind: build
 	KISSDB_VALGRIND=1 $(CARGO) test --profile checked --test c_programs
+
+# Messages in DLT, with a daemon of its own. Debian: dlt-daemon, dlt-tools, libdlt-dev.
+test-dlt:
+	tests/dlt.sh
 
 # Rounds of the long tests over new seeds, until interrupted; ROUNDS=n for n of them. Goes on where it stopped.
 soak:

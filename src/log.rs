@@ -108,6 +108,10 @@ fn push(level: Level, text: impl FnOnce() -> String) {
     // A thread that is ending has no queue any more.
     let _ = QUEUE.try_with(|q| {
         let mut q = q.borrow_mut();
+        // One call may meet the same thing several times.
+        if q.messages.iter().any(|m| !m.named && m.text == text) {
+            return;
+        }
         if q.messages.len() == MOST {
             q.left_out += 1;
             return;
@@ -216,6 +220,7 @@ mod tests {
             let _messages = Deliver;
             error(|| "one\ntwo".into());
             info(|| "three".into());
+            error(|| "one\ntwo".into());
             name(c"a.db");
             warning(|| "four".into());
             name(c"b.db");

@@ -5,6 +5,7 @@
 
 CARGO      ?= cargo
 CC         ?= cc
+CXX        ?= c++
 INSTALL    ?= install
 PKG_CONFIG ?= pkg-config
 PREFIX     ?= /usr/local
@@ -37,7 +38,7 @@ install: build
 	ln -sf $(SOFILE) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libkissdb.so"
 	$(INSTALL) -m 644 $(OUT)/libkissdb.a "$(DESTDIR)$(LIBDIR)/libkissdb.a"
-	$(INSTALL) -m 644 include/kissdb.h "$(DESTDIR)$(INCLUDEDIR)/kissdb.h"
+	$(INSTALL) -m 644 include/kissdb.h include/kissdb.hpp "$(DESTDIR)$(INCLUDEDIR)"
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	    -e 's|@VERSION@|$(VERSION)|' -e 's|@PRIVATE@|$(addprefix -l,$(FEATURES))|' pkgconfig/kissdb.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
@@ -45,9 +46,10 @@ install: build
 uninstall:
 	rm -f "$(DESTDIR)$(LIBDIR)/$(SOFILE)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 	    "$(DESTDIR)$(LIBDIR)/libkissdb.so" "$(DESTDIR)$(LIBDIR)/libkissdb.a" \
-	    "$(DESTDIR)$(INCLUDEDIR)/kissdb.h" "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+	    "$(DESTDIR)$(INCLUDEDIR)/kissdb.h" "$(DESTDIR)$(INCLUDEDIR)/kissdb.hpp" \
+	    "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
 
-# The example, on a settings database that the original library wrote.
+# The examples, on a settings database that the original library wrote.
 DEMO := build/demo
 demo: build
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -55,8 +57,11 @@ demo: build
 	    INCLUDEDIR=$(abspath $(DEMO))/include DESTDIR= > $(DEMO)/install.log
 	$(CC) -std=c99 -Wall -Wextra -Wpedantic -o $(DEMO)/settings examples/settings.c \
 	    $$(PKG_CONFIG_PATH=$(DEMO)/lib/pkgconfig $(PKG_CONFIG) --cflags --libs kissdb)
+	$(CXX) -std=c++17 -Wall -Wextra -Wpedantic -o $(DEMO)/settings-cpp examples/settings.cpp \
+	    $$(PKG_CONFIG_PATH=$(DEMO)/lib/pkgconfig $(PKG_CONFIG) --cflags --libs kissdb)
 	@gunzip -c examples/vehicle.db.gz > $(DEMO)/vehicle.db
 	LD_LIBRARY_PATH=$(DEMO)/lib $(DEMO)/settings $(DEMO)/vehicle.db
+	LD_LIBRARY_PATH=$(DEMO)/lib $(DEMO)/settings-cpp $(DEMO)/vehicle.db
 
 test: check rust-tests valgrind
 	@echo "All passed."

@@ -12,10 +12,13 @@ use std::process::Command;
 
 fn run(source: &str, linking: Linking) {
     let installed = installed();
-    let program = installed.compile(&root().join("ctest").join(source), linking);
+    run_program(&installed.compile(&root().join("ctest").join(source), linking));
+}
+
+fn run_program(program: &Path) {
     let scratch = Scratch::new();
     succeeds(
-        command(&program)
+        command(program)
             .env("TMPDIR", scratch.path())
             .env_remove("LD_LIBRARY_PATH"),
     );
@@ -80,6 +83,26 @@ fn cpp() {
 #[test]
 fn cpp_static() {
     run("cpp.cc", Linking::Static);
+}
+
+#[test]
+fn wrapper() {
+    run("wrapper.cc", Linking::Shared);
+}
+
+/// A program that can't have exceptions uses the other half of kissdb.hpp.
+#[test]
+fn wrapper_without_exceptions() {
+    let dir = Scratch::new();
+    for header in ["check.h", "wrapper.cc"] {
+        std::fs::copy(root().join("ctest").join(header), dir.path().join(header)).unwrap();
+    }
+    let source = dir.path().join("wrapper-codes.cc");
+    std::fs::rename(dir.path().join("wrapper.cc"), &source).unwrap();
+    let installed = installed();
+    let options = ["-fno-exceptions", "-fno-rtti"];
+    let program = installed.compile_with(&source, Linking::Shared, &options);
+    run_program(&program);
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn packaging() {
     let version = env!("CARGO_PKG_VERSION");
     let expected = [
         "usr/include/kissdb.h".to_string(),
+        "usr/include/kissdb.hpp".to_string(),
         "usr/lib/machine/libkissdb.a".to_string(),
         "usr/lib/machine/libkissdb.so".to_string(),
         format!(
@@ -114,7 +115,7 @@ fn packaging() {
         files(stage.path()),
         expected.iter().map(PathBuf::from).collect()
     );
-    let pc = fs::read_to_string(stage.path().join(&expected[5])).unwrap();
+    let pc = fs::read_to_string(stage.path().join(&expected[6])).unwrap();
     assert!(pc.contains("prefix=/usr\nlibdir=/usr/lib/machine\nincludedir=/usr/include\n"));
     assert!(!pc.contains('@') && !pc.contains(stage.path().to_str().unwrap()));
 
@@ -199,6 +200,8 @@ fn demo() {
         "  /user/1/seat/1/seat/height_mm                 3 B  412 mm",
         "  /node/tmp/update_pending                        -  (no such key)",
         "58 settings before, 58 now.",
+        "  13 settings of user 1",
+        "  /user/1/example/volume: (none), now 1",
     ] {
         assert!(printed.lines().any(|l| l == line), "{line}\n{printed}");
     }

@@ -131,6 +131,11 @@ impl Installed {
 
     /// Compiles with the strictest options that callers may use; answers the program.
     pub fn compile(&self, source: &Path, linking: Linking) -> PathBuf {
+        self.compile_with(source, linking, &[])
+    }
+
+    /// The same with more options.
+    pub fn compile_with(&self, source: &Path, linking: Linking, more: &[&str]) -> PathBuf {
         let name = source.file_stem().unwrap().to_str().unwrap();
         let program = self.prefix().join(match linking {
             Linking::Shared => name.to_string(),
@@ -138,7 +143,7 @@ impl Installed {
         });
         let mut compile = if source.extension() == Some(OsStr::new("cc")) {
             let mut cxx = Command::new(std::env::var_os("CXX").unwrap_or("g++".into()));
-            cxx.arg("-std=c++17");
+            cxx.args(["-std=c++17", "-Wpedantic", "-Wshadow", "-Wconversion"]);
             cxx
         } else {
             let mut cc = Command::new(std::env::var_os("CC").unwrap_or("gcc".into()));
@@ -147,7 +152,8 @@ impl Installed {
         };
         compile
             .args(["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-o"])
-            .args([&program, source]);
+            .args([&program, source])
+            .args(more);
         match linking {
             Linking::Shared => {
                 compile.args(self.pkg_config(&["--cflags", "--libs"]));

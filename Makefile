@@ -1,7 +1,7 @@
 # make build | install | uninstall | demo | test | test-dlt | soak
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
-# FEATURES=dlt builds a library that also logs to DLT (needs libdlt).
+# FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
 
 CARGO      ?= cargo
 CC         ?= cc
@@ -15,7 +15,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 VERSION := $(shell sed -n '/^version/{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
 TARGET  := $(or $(CARGO_TARGET_DIR),target)$(addprefix /with-,$(FEATURES))
-OUT     := $(TARGET)/release
+OUT     := $(TARGET)$(addprefix /,$(CARGO_BUILD_TARGET))/release
 
 SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
@@ -32,22 +32,30 @@ $(OUT)/libkissdb.so: $(SOURCE)
 	$(CARGO) build --release --lib --target-dir $(TARGET) --features "$(FEATURES)"
 	@touch -c $(OUT)/libkissdb.so $(OUT)/libkissdb.a
 
+# A tree can be moved with CMake's files, so these need the way from one directory to the other.
+FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+    -e "s|@RELATIVE_INCLUDEDIR@|$$(realpath -ms --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|" \
+    -e 's|@VERSION@|$(VERSION)|' -e 's|@MAJOR@|$(MAJOR)|' -e 's|@SONAME@|$(SONAME)|' \
+    -e 's|@SOFILE@|$(SOFILE)|' -e 's|@PRIVATE@|$(addprefix -l,$(FEATURES))|'
+
 install: build
-	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
+	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/kissdb" "$(DESTDIR)$(INCLUDEDIR)"
 	$(INSTALL) -m 755 $(OUT)/libkissdb.so "$(DESTDIR)$(LIBDIR)/$(SOFILE)"
 	ln -sf $(SOFILE) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libkissdb.so"
 	$(INSTALL) -m 644 $(OUT)/libkissdb.a "$(DESTDIR)$(LIBDIR)/libkissdb.a"
 	$(INSTALL) -m 644 include/kissdb.h include/kissdb.hpp "$(DESTDIR)$(INCLUDEDIR)"
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	    -e 's|@VERSION@|$(VERSION)|' -e 's|@PRIVATE@|$(addprefix -l,$(FEATURES))|' pkgconfig/kissdb.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
-	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+	$(FILL) pkgconfig/kissdb.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+	$(FILL) cmake/kissdb-config.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/kissdb/kissdb-config.cmake"
+	$(FILL) cmake/kissdb-config-version.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/kissdb/kissdb-config-version.cmake"
+	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc" "$(DESTDIR)$(LIBDIR)/cmake/kissdb"/*
 
 uninstall:
 	rm -f "$(DESTDIR)$(LIBDIR)/$(SOFILE)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 	    "$(DESTDIR)$(LIBDIR)/libkissdb.so" "$(DESTDIR)$(LIBDIR)/libkissdb.a" \
 	    "$(DESTDIR)$(INCLUDEDIR)/kissdb.h" "$(DESTDIR)$(INCLUDEDIR)/kissdb.hpp" \
 	    "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
+	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/kissdb"
 
 # The examples, on a settings database that the original library wrote.
 DEMO := build/demo

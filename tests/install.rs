@@ -102,6 +102,8 @@ fn packaging() {
     let expected = [
         "usr/include/kissdb.h".to_string(),
         "usr/include/kissdb.hpp".to_string(),
+        "usr/lib/machine/cmake/kissdb/kissdb-config-version.cmake".to_string(),
+        "usr/lib/machine/cmake/kissdb/kissdb-config.cmake".to_string(),
         "usr/lib/machine/libkissdb.a".to_string(),
         "usr/lib/machine/libkissdb.so".to_string(),
         format!(
@@ -115,7 +117,7 @@ fn packaging() {
         files(stage.path()),
         expected.iter().map(PathBuf::from).collect()
     );
-    let pc = fs::read_to_string(stage.path().join(&expected[6])).unwrap();
+    let pc = fs::read_to_string(stage.path().join("usr/lib/machine/pkgconfig/kissdb.pc")).unwrap();
     assert!(pc.contains("prefix=/usr\nlibdir=/usr/lib/machine\nincludedir=/usr/include\n"));
     assert!(!pc.contains('@') && !pc.contains(stage.path().to_str().unwrap()));
 
@@ -126,6 +128,79 @@ fn packaging() {
         files(stage.path()),
         BTreeSet::from([PathBuf::from("usr/lib/machine/libother.so")])
     );
+}
+
+/// `examples/` is a CMake project: shared and static, in a prefix that was moved after the installation
+/// and whose headers are elsewhere; another major number, or a newer one, is not found.
+#[test]
+fn cmake() {
+    let dir = Scratch::new();
+    let (first, prefix) = (dir.path().join("first"), dir.path().join("prefix"));
+    let (lib, include) = (first.join("lib/machine"), first.join("include/other"));
+    make(
+        "install",
+        [
+            format!("PREFIX={}", first.display()),
+            format!("LIBDIR={}", lib.display()),
+            format!("INCLUDEDIR={}", include.display()),
+        ],
+    );
+    fs::rename(&first, &prefix).unwrap();
+    let (build, db) = (dir.path().join("build"), dir.path().join("settings.db"));
+    let package = format!(
+        "-Dkissdb_DIR={}",
+        prefix.join("lib/machine/cmake/kissdb").display()
+    );
+    succeeds(
+        Command::new("cmake")
+            .args(["-Werror=dev", "-S"])
+            .arg(root().join("examples"))
+            .arg("-B")
+            .arg(&build)
+            .arg(&package),
+    );
+    succeeds(Command::new("cmake").arg("--build").arg(&build));
+    let gz = root().join("examples/vehicle.db.gz");
+    succeeds(
+        Command::new("sh")
+            .args(["-c", "gunzip -c \"$0\" > \"$1\""])
+            .args([&gz, &db]),
+    );
+    for program in ["settings", "settings-cpp"] {
+        let mut run = Command::new(build.join(program));
+        succeeds(run.arg(&db).env_remove("LD_LIBRARY_PATH"));
+    }
+    let needed = |program: &str| {
+        let mut readelf = Command::new("readelf");
+        succeeds(readelf.arg("-dW").arg(build.join(program)))
+    };
+    assert!(needed("settings").contains("[libkissdb.so.2]"));
+    assert!(!needed("settings-cpp").contains("libkissdb"));
+
+    for (version, found) in [
+        ("2", true),
+        ("2.3.0", true),
+        ("3", false),
+        ("1", false),
+        ("2.99", false),
+    ] {
+        let project = dir.path().join(version);
+        fs::create_dir(&project).unwrap();
+        let text = format!(
+            "cmake_minimum_required(VERSION 3.13)\nproject(p C)\nfind_package(kissdb {version} REQUIRED)\n"
+        );
+        fs::write(project.join("CMakeLists.txt"), text).unwrap();
+        let configured = Command::new("cmake")
+            .args([&project, Path::new(&package)])
+            .current_dir(&project)
+            .output()
+            .unwrap();
+        assert_eq!(
+            configured.status.success(),
+            found,
+            "find_package(kissdb {version})"
+        );
+    }
 }
 
 /// The blocks of the README in a language.

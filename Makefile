@@ -1,4 +1,4 @@
-# make build | install | uninstall | demo | test | test-dlt | soak
+# make build | install | uninstall | demo | test | test-dlt | soak | bench
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
@@ -21,7 +21,7 @@ SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
 SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt soak clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt soak bench clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -94,6 +94,14 @@ test-dlt:
 # Rounds of the long tests over new seeds, until interrupted; ROUNDS=n for n of them. Goes on where it stopped.
 soak:
 	tests/soak.sh
+
+# Speed, against other stores and bare loops; peers: liblmdb0 libtokyocabinet9 libtdb1 libgdbm6
+# libsqlite3-0, as many as are installed. ARGS="--quick" takes a minute, ARGS="--help" tells the rest;
+# KISSDB_COMPARE=/path/lib.so adds another library with this interface.
+BENCH := $(TARGET)/bench
+bench: build
+	$(CARGO) build --release --manifest-path benches/Cargo.toml --target-dir $(BENCH)
+	$(BENCH)/release/kissdb-bench run --library $(OUT)/libkissdb.so --disk $(BENCH)/disk --out $(BENCH) $(ARGS)
 
 clean:
 	rm -rf build

@@ -1,0 +1,183 @@
+//! Measures libkissdb: see docs/performance.md, `make bench ARGS=--help`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+mod bare;
+mod counters;
+mod driver;
+mod engines;
+mod keys;
+mod plan;
+mod report;
+mod results;
+mod targets;
+mod worker;
+
+use plan::{Medium, Op};
+use results::Results;
+
+/// Measures libkissdb against other stores and against bare loops, each engine in a process of
+/// its own, all of them taking turns.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure
+    Run(Box<Run>),
+    /// One engine, told what to do on its standard input
+    #[command(hide = true)]
+    Worker { engine: String },
+    #[command(hide = true)]
+    Version { engine: String },
+    /// Print the tables of a file of results again
+    Show { results: PathBuf },
+}
+
+#[derive(Parser)]
+struct Run {
+    /// The libkissdb.so to measure
+    #[arg(long)]
+    library: PathBuf,
+    /// Another library with the same interface, for a column of its own
+    #[arg(long, env = "KISSDB_COMPARE")]
+    compare: Option<PathBuf>,
+    /// The lines of the table of targets only, about a minute
+    #[arg(long)]
+    quick: bool,
+    /// Only these operations
+    #[arg(long, value_delimiter = ',')]
+    ops: Vec<Op>,
+    /// Only databases of these sizes
+    #[arg(long, value_delimiter = ',')]
+    keys: Vec<usize>,
+    /// Only databases on these media
+    #[arg(long, value_delimiter = ',')]
+    media: Vec<Medium>,
+    /// Only databases with values of these sizes
+    #[arg(long, value_delimiter = ',')]
+    values: Vec<usize>,
+    /// Only these engines
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "kissdb,compare,lmdb,tokyo,tdb,gdbm,sqlite,bare"
+    )]
+    engines: Vec<String>,
+    /// Times that each operation is measured; medians are shown [default: 7, quick: 3]
+    #[arg(long)]
+    rounds: Option<u64>,
+    #[arg(long, default_value = "/dev/shm")]
+    tmpfs: PathBuf,
+    /// A directory on a disk
+    #[arg(long, default_value = ".")]
+    disk: PathBuf,
+    /// Where results.json goes
+    #[arg(long, default_value = ".")]
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Worker { engine } => worker::serve(&engine),
+        Command::Version { engine } => {
+            println!("{}", worker::version(&engine));
+            Ok(())
+        }
+        Command::Show { results } => {
+            let results: Results = serde_json::from_slice(&fs::read(results)?)?;
+            print!("{}", report::text(&results));
+            Ok(())
+        }
+    }
+}
+
+impl Run {
+    fn run(self) -> Result<()> {
+        let mut cells = if self.quick {
+            plan::quick()
+        } else {
+            plan::full()
+        };
+        let wanted = |cell: &plan::Cell| {
+            let shape = &cell.shape;
+            (self.keys.is_empty() || self.keys.contains(&shape.keys))
+                && (self.media.is_empty() || self.media.contains(&shape.medium))
+                && (self.values.is_empty() || self.values.contains(&shape.value))
+        };
+        cells.retain(wanted);
+        for cell in &mut cells {
+            cell.ops
+                .retain(|op| self.ops.is_empty() || self.ops.contains(op));
+        }
+        cells.retain(|cell| !cell.ops.is_empty());
+        let library =
+            |path: &PathBuf| fs::canonicalize(path).with_context(|| path.display().to_string());
+        let ours = library(&self.library)?;
+        let other = self.compare.as_ref().map(library).transpose()?;
+        let engines = self
+            .engines
+            .iter()
+            .filter(|name| *name != "compare" || other.is_some())
+            .map(|name| {
+                let library = match name.as_str() {
+                    "kissdb" => Some(ours.clone()),
+                    "compare" => other.clone(),
+                    _ => None,
+                };
+                (name.clone(), library)
+            })
+            .collect();
+        fs::create_dir_all(&self.disk)?;
+        fs::create_dir_all(&self.out)?;
+        let machine = report::machine();
+        let setup = driver::Setup {
+            engines,
+            rounds: self.rounds.unwrap_or(if self.quick { 3 } else { 7 }),
+            tmpfs: self.tmpfs.clone(),
+            disk: fs::canonicalize(&self.disk)?,
+        };
+        let cells = setup.run(&cells)?;
+        let results = Results {
+            machine,
+            engines: versions(&setup)?,
+            rounds: setup.rounds,
+            cells,
+        };
+        let file = self.out.join("results.json");
+        fs::write(&file, serde_json::to_vec_pretty(&results)?)?;
+        print!("{}", report::text(&results));
+        println!("\nWritten: {}", file.display());
+        Ok(())
+    }
+}
+
+/// Asked in processes of their own, so that no library is loaded here.
+fn versions(setup: &driver::Setup) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for (name, library) in &setup.engines {
+        let answer = match library {
+            Some(path) => path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            None => {
+                let out = std::process::Command::new(std::env::current_exe()?)
+                    .args(["version", name])
+                    .output()?;
+                String::from_utf8_lossy(&out.stdout).trim().to_string()
+            }
+        };
+        found.insert(name.clone(), answer);
+    }
+    Ok(found)
+}

@@ -1,0 +1,203 @@
+//! The results as text, and the machine.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+
+use crate::results::{CellResult, Results, median};
+use crate::targets;
+
+/// Columns, in this order, where there is something to show.
+const ENGINES: [&str; 8] = [
+    "kissdb", "compare", "lmdb", "tokyo", "tdb", "gdbm", "sqlite", "bare",
+];
+
+pub fn text(results: &Results) -> String {
+    let mut out = String::new();
+    for cell in &results.cells {
+        table(&mut out, cell);
+        judge(&mut out, results, cell);
+    }
+    out
+}
+
+/// Rows of figures, columns of engines, in Markdown.
+fn table(out: &mut String, cell: &CellResult) {
+    let engines: Vec<&str> = ENGINES
+        .into_iter()
+        .filter(|engine| cell.figures.values().any(|row| row.contains_key(*engine)))
+        .collect();
+    let mut rows = vec![vec!["".to_string()]];
+    rows[0].extend(engines.iter().map(|engine| engine.to_string()));
+    rows[0].push("/ best peer".into());
+    for (figure, series) in &cell.figures {
+        let mut row = vec![figure.clone()];
+        for engine in &engines {
+            row.push(
+                series
+                    .get(*engine)
+                    .map_or(String::new(), |series| shown(figure, series.median())),
+            );
+        }
+        let ratio = cell
+            .best_peer(figure)
+            .and_then(|(_, best)| Some(cell.median(figure, "kissdb")? / best))
+            .filter(|ratio| ratio.is_finite());
+        row.push(ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")));
+        rows.push(row);
+        for (what, pick) in [("syncs", true), ("bytes", false)] {
+            let medians: Vec<f64> = engines
+                .iter()
+                .map(|engine| {
+                    series.get(*engine).map_or(0.0, |series| {
+                        median(if pick { &series.syncs } else { &series.bytes })
+                    })
+                })
+                .collect();
+            if medians.iter().any(|&median| median > 0.0) {
+                let mut row = vec![format!("  {what} an operation")];
+                row.extend(medians.iter().map(|&median| match median {
+                    none if none.is_nan() || none == 0.0 => String::new(),
+                    few if few < 100.0 => format!("{few:.3}"),
+                    many => format!("{many:.0}"),
+                }));
+                row.push(String::new());
+                rows.push(row);
+            }
+        }
+    }
+    let _ = writeln!(out, "\n{}\n", cell.shape.title());
+    aligned(out, &rows);
+    for failure in &cell.failures {
+        let _ = writeln!(out, "failed: {failure}");
+    }
+}
+
+fn judge(out: &mut String, results: &Results, cell: &CellResult) {
+    let verdicts = targets::verdicts(results, cell);
+    if verdicts.is_empty() {
+        return;
+    }
+    let mut rows = vec![
+        ["target", "limit is", "limit", "ours", "ours / limit", ""]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for verdict in &verdicts {
+        rows.push(vec![
+            verdict.figure.into(),
+            verdict.rule.clone(),
+            shown(verdict.figure, verdict.limit),
+            shown(verdict.figure, verdict.ours),
+            if verdict.limit > 0.0 {
+                format!("{:.2}", verdict.ours / verdict.limit)
+            } else {
+                String::new()
+            },
+            if verdict.passed() {
+                "reached"
+            } else {
+                "MISSED"
+            }
+            .into(),
+        ]);
+    }
+    let _ = writeln!(out);
+    aligned(out, &rows);
+}
+
+fn aligned(out: &mut String, rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|text| text.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, text) in row.iter().enumerate() {
+            let width = widths[column];
+            let _ = if column == 0 {
+                write!(out, "| {text:width$} ")
+            } else {
+                write!(out, "| {text:>width$} ")
+            };
+        }
+        let _ = writeln!(out, "|");
+        if number == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let _ = match column {
+                    0 => write!(out, "|{:-<width$}", "", width = width + 2),
+                    _ => write!(out, "|{:->width$}:", "", width = width + 1),
+                };
+            }
+            let _ = writeln!(out, "|");
+        }
+    }
+}
+
+/// A figure with its unit.
+pub fn shown(figure: &str, value: f64) -> String {
+    if figure.ends_with("keys") {
+        return format!("{value:.0}");
+    }
+    if figure.ends_with("flushes") {
+        return format!("{value:.2}");
+    }
+    if figure.starts_with("memory") || figure.ends_with("bytes") {
+        return match value {
+            large if large >= 10e6 => format!("{:.0} MB", large / 1e6),
+            small if small >= 1e6 => format!("{:.1} MB", small / 1e6),
+            small => format!("{:.0} KB", small / 1e3),
+        };
+    }
+    match value {
+        large if large >= 1e7 => format!("{:.1} ms", large / 1e6),
+        large if large >= 1e6 => format!("{:.2} ms", large / 1e6),
+        large if large >= 1e4 => format!("{:.1} us", large / 1e3),
+        small if small >= 100.0 => format!("{small:.0} ns"),
+        small => format!("{small:.1} ns"),
+    }
+}
+
+/// What a reader of figures wants to know about the machine.
+pub fn machine() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut note = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            found.insert(name.to_string(), value.trim().to_string());
+        }
+    };
+    let line = |file: &str, name: &str| {
+        let text = fs::read_to_string(file).ok()?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))?
+            .to_string();
+        Some(
+            line.split_once([':', '='])?
+                .1
+                .trim_matches(['"', ' ', '\t'])
+                .to_string(),
+        )
+    };
+    note("processor", line("/proc/cpuinfo", "model name"));
+    note(
+        "cores",
+        std::thread::available_parallelism()
+            .ok()
+            .map(|many| many.to_string()),
+    );
+    note("memory", line("/proc/meminfo", "MemTotal"));
+    note(
+        "kernel",
+        fs::read_to_string("/proc/sys/kernel/osrelease").ok(),
+    );
+    note("system", line("/etc/os-release", "PRETTY_NAME"));
+    note(
+        "load at the start",
+        fs::read_to_string("/proc/loadavg").ok(),
+    );
+    found
+}

@@ -73,6 +73,10 @@ struct Board {
     stops: AtomicU64,
     /// Grows before and after each death.
     deaths: AtomicU64,
+    /// Handles that may write, closed since the last death.
+    writers_closed: AtomicU64,
+    /// When the last dead process was gone: from then on waiting for it is up to the library.
+    gone: AtomicU64,
     /// Grows after each death; a sweep that begins later has seen it all.
     sweeps_wanted: AtomicU64,
     lanes: [Lane; LANES],
@@ -220,19 +224,23 @@ impl Worker {
     fn timed<T>(&self, call: Call, f: impl FnOnce() -> T) -> T {
         let lane = &self.board.lanes[self.lane];
         let stops = self.board.stops.load(SeqCst);
+        let without_a_core = procs::without_a_core();
         let since = now();
         lane.call.store(call as u32, Relaxed);
         lane.since.store(since, SeqCst);
         let answer = f();
         lane.since.store(0, SeqCst);
-        let time = now() - since;
+        let until = now();
+        let delayed = procs::without_a_core() - without_a_core;
+        let time = (until - since).saturating_sub(delayed);
         let deaths = self.board.deaths.load(SeqCst);
         let struck = self.deaths.replace(deaths) != deaths;
         if stops & 1 == 0 && stops == self.board.stops.load(SeqCst) {
             let [all, near] = &self.board.times[call as usize];
             all.note(time);
             if struck {
-                near.note(time);
+                let gone = self.board.gone.load(SeqCst).max(since);
+                near.note(until.saturating_sub(gone).saturating_sub(delayed));
             }
         }
         answer
@@ -256,7 +264,7 @@ impl Worker {
             _ => Role::Opener,
         };
         while !self.stopping() {
-            let door = self.open(role);
+            let (door, writes) = self.open(role);
             self.settle(&door);
             self.sweep(&door, role);
             let mut rounds = match role {
@@ -272,11 +280,13 @@ impl Worker {
                 self.sweep(&door, role);
             }
             self.close(door);
+            self.board.writers_closed.fetch_add(writes.into(), SeqCst);
             self.pause(1000);
         }
     }
 
-    fn open(&mut self, role: Role) -> Door {
+    /// A door, and whether it may write.
+    fn open(&mut self, role: Role) -> (Door, bool) {
         let mut mode = match (role, self.rng.below(4)) {
             (Role::Reader, 0..=1) => ffi::RDONLY,
             (Role::Reader, _) | (_, 0) => ffi::RDWR,
@@ -301,7 +311,7 @@ impl Worker {
                 (Door::Plain(db), rc)
             };
             if rc == 0 {
-                return door;
+                return (door, mode != ffi::RDONLY);
             }
             let error = std::io::Error::last_os_error();
             if mode != ffi::RWCREAT && rc == ffi::ERROR_IO && nothing {
@@ -695,6 +705,8 @@ impl<'a> Ground<'a> {
             self.board.lanes[lane].since.store(0, SeqCst);
             self.deaths += 1;
         }
+        self.board.writers_closed.store(0, SeqCst);
+        self.board.gone.store(now(), SeqCst);
         self.board.deaths.fetch_add(1, SeqCst);
         self.board.sweeps_wanted.fetch_add(1, SeqCst);
         for &lane in lanes {
@@ -770,7 +782,13 @@ impl<'a> Ground<'a> {
         if !objects.is_empty() {
             self.fail(&format!("left behind: {}", objects.join(" ")));
         }
-        let file = fs::read(self.scratch.db(&format!("{}.db", self.name))).expect("the file");
+        let path = self.scratch.db(&format!("{}.db", self.name));
+        if self.board.writers_closed.load(SeqCst) == 0 {
+            // Who only reads leaves the file as the dead have left it.
+            let db = Plain::opened(&path, ffi::RDWR, self.sizes).expect("open");
+            assert_eq!(db.close(), 0, "{}", self.name);
+        }
+        let file = fs::read(&path).expect("the file");
         let mut bad = check::check(&file, true);
         let pairs = check::pairs(&file);
         let room = self.sizes.value as usize;
@@ -834,8 +852,9 @@ fn random_kills(kills: u64, seed: u64, middleware: bool) {
     println!("get, put, delete and Kdb_wrlock:");
     println!("        all: {}", waits.told());
     println!("  at a death {}", struck.told());
-    // Nobody has hung: see Ground::look. What is wanted, a p99 of half a millisecond, is for an idle machine to show.
-    assert!(waits.share(0.99) < 100_000_000, "a call in 100 is too slow");
+    // Nobody has hung: see Ground::look. At a death most of the time goes to waiting for living holders, who wait for a
+    // core themselves; what the dead cost is measured in a_dead_holder_delays_nobody.
+    assert!(waits.share(0.99) <= 500_000, "a call in 100 is too slow");
 }
 
 #[test]
@@ -912,9 +931,13 @@ enum Place {
     Left,
     /// Inside KISSDB_close, where the name of the semaphore has just been removed: closes when told to.
     Unlinked,
+    /// Anywhere in one put after the other: mostly in the lock around each call.
+    Putting,
+    /// Anywhere in one open and close after the other: mostly in the lock around these.
+    Moving,
 }
 
-const PLACES: [Place; 10] = [
+const PLACES: [Place; 12] = [
     Place::Written,
     Place::Read,
     Place::Mutex,
@@ -925,6 +948,8 @@ const PLACES: [Place; 10] = [
     Place::Leaving,
     Place::Left,
     Place::Unlinked,
+    Place::Putting,
+    Place::Moving,
 ];
 
 /// The child: goes to its place, says so, and waits for its end.
@@ -981,6 +1006,22 @@ fn die_holding(work: &str) {
                 unsafe { (*db.shared()).refCount += 1 };
             }
             wait_for_the_end()
+        }
+        Place::Putting => {
+            let db = Plain::opened(path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+            println!("ready");
+            loop {
+                for i in 0..KEYS {
+                    assert_eq!(db.put(&name_of(0, i), b"victim"), (0, 6));
+                }
+            }
+        }
+        Place::Moving => {
+            println!("ready");
+            loop {
+                let db = Plain::opened(path, ffi::RWCREAT, ffi::SETTINGS).expect("open");
+                assert_eq!(db.close(), 0);
+            }
         }
         Place::Unlinked => {
             let handle = Handle::new(path);
@@ -1075,46 +1116,100 @@ fn works(what: &str, db: &std::sync::Arc<Plain>) {
     assert_eq!(answer, ((0, 3), Ok(b"yes".to_vec())), "{what}");
 }
 
+/// Makes one call after the other until told to stop: begin, end, and how long of that no core was to be had.
+fn call_again_and_again(
+    stop: std::sync::Arc<AtomicU32>,
+    call: impl Fn() + Send + 'static,
+) -> std::thread::JoinHandle<Vec<[u64; 3]>> {
+    std::thread::spawn(move || {
+        let mut times = Vec::new();
+        while stop.load(SeqCst) == 0 {
+            let (delayed, since) = (procs::without_a_core(), now());
+            call();
+            times.push([since, now(), procs::without_a_core() - delayed]);
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        times
+    })
+}
+
 #[test]
-fn a_dead_holder_of_the_callers_lock_delays_nobody() {
+fn a_dead_holder_delays_nobody() {
     // Failure 18: death while holding shared->rwlock, and everybody waits for ever. Here who waits already gets it, and
-    // so does who comes later, whether the dead one had it for reading or for writing.
+    // so does who comes later, whether the dead one had it for reading or for writing, or died in the library's own
+    // locks. Measured is what a call waits for somebody who is gone (that is: reaped), less the time in which the
+    // machine had no core for the caller, and for an open less what an open takes.
     let _alone = alone();
     let scratch = Scratch::below(procs::fast_directory());
     let path = scratch.db("lock.db");
     let open =
         || std::sync::Arc::new(Plain::opened(&path, ffi::RWCREAT, ffi::SETTINGS).expect("open"));
-    let survivor = open();
+    let survivors = [open(), open()];
     let mut rng = Rng(1);
-    let waits = Times::new();
-    for round in 0..60 {
-        let place = [Place::Written, Place::Read, Place::Mutex][round % 3];
-        let mut child = start_at(place, &path);
-        let waiter = {
-            let db = survivor.clone();
-            std::thread::spawn(move || {
-                // SAFETY: the database is open.
-                unsafe {
-                    let lock = &raw mut (*db.shared()).rwlock;
-                    ffi::Kdb_wrlock(lock);
-                    let at = now();
-                    ffi::Kdb_unlock(lock);
-                    at
-                }
-            })
-        };
-        std::thread::sleep(Duration::from_micros(rng.below(3000)));
-        let killed = now();
-        assert!(!waiter.is_finished(), "the lock did not keep anybody out");
-        child.kill();
-        let got = within_limit("Kdb_wrlock of a waiter", move || {
-            waiter.join().expect("a time")
-        });
-        waits.note(got.saturating_sub(killed));
-        works("a user of before", &survivor);
-        works("a new user", &open());
+    let (all, from_the_signal) = (Times::new(), Times::new());
+    let places = [
+        (Place::Written, "the callers' lock, written"),
+        (Place::Read, "the callers' lock, read"),
+        (Place::Mutex, "the callers' lock, 2019"),
+        (Place::Putting, "the engine's lock"),
+        (Place::Moving, "the gate"),
+    ];
+    for (place, name) in places {
+        let waits = Times::new();
+        for round in 0..procs::number("KISSDB_HOLDERS", 500) / 5 {
+            let mut child = start_at(place, &path);
+            let stop = std::sync::Arc::new(AtomicU32::new(0));
+            let waiters = survivors.clone().map(|db| {
+                let path = path.clone();
+                call_again_and_again(stop.clone(), move || match place {
+                    Place::Putting => drop(db.get(b"/works")),
+                    Place::Moving => drop(Plain::opened(&path, ffi::RDWR, ffi::SETTINGS)),
+                    _ => {
+                        // SAFETY: the database is open.
+                        unsafe {
+                            let lock = &raw mut (*db.shared()).rwlock;
+                            ffi::Kdb_wrlock(lock);
+                            ffi::Kdb_unlock(lock);
+                        }
+                    }
+                })
+            });
+            std::thread::sleep(Duration::from_micros(rng.below(3000)));
+            let killed = now();
+            child.kill();
+            let gone = now();
+            std::thread::sleep(Duration::from_millis(2));
+            stop.store(1, SeqCst);
+            for waiter in waiters {
+                let times = within_limit(name, move || waiter.join().expect("times"));
+                // What a call takes that nobody delays.
+                let mut usual: Vec<u64> = times
+                    .iter()
+                    .map(|t| (t[1] - t[0]).saturating_sub(t[2]))
+                    .collect();
+                usual.sort_unstable();
+                let usual = match place {
+                    Place::Moving => usual[usual.len() / 2],
+                    _ => 0,
+                };
+                let longest = |from: u64| {
+                    let waited = |t: &[u64; 3]| t[1].saturating_sub(from.max(t[0]) + t[2] + usual);
+                    times.iter().map(waited).max().unwrap_or(0)
+                };
+                waits.note(longest(gone));
+                from_the_signal.note(longest(killed));
+            }
+            if round % 10 == 0 {
+                works("a user of before", &survivors[0]);
+                works("a new user", &open());
+            }
+        }
+        println!("{name:>28}: {}", waits.told());
+        all.add(&waits);
     }
-    println!("from the death of a holder to the lock: {}", waits.told());
+    println!("{:>28}: {}", "all", all.told());
+    println!("{:>28}: {}", "from the signal on", from_the_signal.told());
+    assert!(all.share(0.99) <= 500_000, "the dead are waited for");
 }
 
 #[test]

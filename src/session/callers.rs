@@ -25,7 +25,7 @@ impl CallersLock {
     }
 
     fn lock(&self) {
-        let holds = |t| t == self.ticket || self.shm.users().holds(t);
+        let holds = |t, ask| t == self.ticket || self.shm.users().holds(t, ask);
         self.shm.shared().callers.lock(self.ticket, holds);
     }
 

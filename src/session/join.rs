@@ -21,7 +21,7 @@ impl Held {
     pub(super) fn gate(shm: &Arc<Shm>, me: u32) -> Self {
         let ticket = shm.users().ticket(me);
         shm.gate()
-            .lock(ticket, |t| t == ticket || shm.users().holds(t));
+            .lock(ticket, |t, ask| t == ticket || shm.users().holds(t, ask));
         Self::gate_held(shm, me)
     }
 
@@ -37,7 +37,7 @@ impl Held {
     pub(super) fn engine(shm: &Arc<Shm>, me: u32) -> Self {
         let ticket = shm.users().ticket(me);
         shm.engine()
-            .lock(ticket, |t| t == ticket || shm.users().holds(t));
+            .lock(ticket, |t, ask| t == ticket || shm.users().holds(t, ask));
         Self {
             shm: shm.clone(),
             ticket,

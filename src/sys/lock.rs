@@ -26,6 +26,18 @@ const WAITERS: u32 = 1;
 const SPINS: u32 = 200;
 /// The first sleep; a dead holder is noticed after about this long.
 const FIRST_WAIT: Duration = Duration::from_micros(100);
+/// Who has waited for so long asks thoroughly.
+const THOROUGH_AFTER: Duration = Duration::from_millis(1);
+
+/// How a holder is asked after: quickly at first, because it costs less than the sleep in between,
+/// then thoroughly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// One system call; a dead one whom a fork child keeps up may seem alive.
+    Quickly,
+    /// The process is looked at as well.
+    Thoroughly,
+}
 
 /// How long a waiter sleeps that has waited for so long already: often at first, when the holder
 /// may just have died, rarely for one that is alive and slow.
@@ -35,7 +47,7 @@ fn nap(waited: Duration) -> Duration {
 
 impl Lock {
     /// Takes the lock with the ticket `me` (not 0, below 2^31), by force from a holder that is not `alive`.
-    pub fn lock(&self, me: u32, alive: impl Fn(u32) -> bool) {
+    pub fn lock(&self, me: u32, alive: impl Fn(u32, Ask) -> bool) {
         let mine = me << 1;
         if self.0.compare_exchange(0, mine, Acquire, Relaxed).is_ok() {
             return;
@@ -48,7 +60,8 @@ impl Lock {
                 return;
             }
         }
-        let start = Instant::now();
+        // A holder that is dead already is noticed before the first sleep.
+        let (start, mut slept) = (Instant::now(), true);
         loop {
             let now = self.0.load(Relaxed);
             if now == 0 {
@@ -62,6 +75,22 @@ impl Lock {
                 }
                 continue;
             }
+            let waited = start.elapsed();
+            if slept {
+                let ask = if waited < THOROUGH_AFTER {
+                    Ask::Quickly
+                } else {
+                    Ask::Thoroughly
+                };
+                if !alive(now >> 1, ask)
+                    && self
+                        .0
+                        .compare_exchange(now, mine | WAITERS, Acquire, Relaxed)
+                        .is_ok()
+                {
+                    return;
+                }
+            }
             let flagged = now | WAITERS;
             if now != flagged
                 && self
@@ -69,20 +98,10 @@ impl Lock {
                     .compare_exchange(now, flagged, Relaxed, Relaxed)
                     .is_err()
             {
+                slept = false;
                 continue;
             }
-            if sleep(&self.0, flagged, nap(start.elapsed())) {
-                continue;
-            }
-            let holder = flagged >> 1;
-            if !alive(holder)
-                && self
-                    .0
-                    .compare_exchange(flagged, mine | WAITERS, Acquire, Relaxed)
-                    .is_ok()
-            {
-                return;
-            }
+            slept = !sleep(&self.0, flagged, nap(waited));
         }
     }
 
@@ -148,7 +167,7 @@ mod tests {
                 let (lock, a, b) = (&lock, &a, &b);
                 s.spawn(move || {
                     for _ in 0..20_000 {
-                        lock.lock(me, |_| true);
+                        lock.lock(me, |_, _| true);
                         let n = a.load(Relaxed);
                         assert_eq!(n, b.load(Relaxed));
                         a.store(n + 1, Relaxed);
@@ -165,13 +184,13 @@ mod tests {
     #[test]
     fn a_dead_holder_and_garbage_are_taken_over() {
         let lock = Lock::default();
-        lock.lock(7, |_| true);
-        lock.lock(1, |n| n != 7);
+        lock.lock(7, |_, _| true);
+        lock.lock(1, |n, _| n != 7);
         assert_eq!(lock.holder(), Some(1));
         lock.unlock(7);
         assert_eq!(lock.holder(), Some(1), "not his to unlock");
         let lock = Lock(AtomicU32::new(0xdead_beef));
-        lock.lock(1, |_| false);
+        lock.lock(1, |_, _| false);
         lock.unlock(1);
         assert_eq!(lock.holder(), None);
     }

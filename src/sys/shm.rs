@@ -334,7 +334,7 @@ impl Shm {
             word.store(u64::from_le_bytes(b), Relaxed);
         }
         let me = shm.claim(flags)?;
-        o.gate.lock(shm.users().ticket(me), |_| false);
+        o.gate.lock(shm.users().ticket(me), |_, _| false);
         o.magic.store(MAGIC, Release);
         match link_fd(&shm.fd, name) {
             Ok(()) => Ok(Some(shm)),

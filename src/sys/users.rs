@@ -6,6 +6,7 @@
 
 use super::errno;
 use super::file::ofd_lock;
+use super::lock::Ask;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{
@@ -180,13 +181,17 @@ impl Users<'_> {
     }
 
     /// Whether a ticket, not the caller's own, is of somebody alive.
-    pub fn holds(&self, ticket: u32) -> bool {
+    pub fn holds(&self, ticket: u32, ask: Ask) -> bool {
         let n = (ticket & ((1 << RECORD_BITS) - 1)).wrapping_sub(1);
-        n < MOST && self.ticket(n) == ticket && self.alive(n)
+        n < MOST && self.ticket(n) == ticket && self.seems_alive(n, ask)
     }
 
     /// Whether record `n`, not the caller's own, belongs to a living process.
     pub fn alive(&self, n: u32) -> bool {
+        self.seems_alive(n, Ask::Thoroughly)
+    }
+
+    fn seems_alive(&self, n: u32, ask: Ask) -> bool {
         let Some(r) = self.records.get(n as usize) else {
             return false;
         };
@@ -199,7 +204,7 @@ impl Users<'_> {
             ofd_lock(self.fd, libc::F_OFD_GETLK, libc::F_WRLCK, byte, 1),
             Ok(libc::F_UNLCK)
         );
-        !free && !self.is_phantom(r)
+        !free && (ask == Ask::Quickly || !self.is_phantom(r))
     }
 
     /// The description lives on in a fork child, but its owner is dead.

@@ -78,6 +78,23 @@ pub fn now() -> u64 {
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
 }
 
+/// Nanoseconds that this thread could have run, had it been given a core: a wait that no library is to blame for. 0 where
+/// the kernel does not count them.
+pub fn without_a_core() -> u64 {
+    thread_local! {
+        static COUNTED: Option<fs::File> = fs::File::open("/proc/thread-self/schedstat").ok();
+    }
+    use std::os::unix::fs::FileExt;
+    let mut text = [0; 64];
+    let read = COUNTED.with(|f| f.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()));
+    let words = String::from_utf8_lossy(&text[..read.unwrap_or(0)]).into_owned();
+    words
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
 /// This program once more; its test `child` finds `work` in the environment variable of that name.
 pub fn child(work: &str, value: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));

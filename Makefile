@@ -1,4 +1,4 @@
-# make build | install | uninstall | demo | test | test-dlt | soak | bench
+# make build | install | uninstall | demo | test | test-dlt | abi-bless | soak | bench
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
@@ -21,7 +21,7 @@ SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
 SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt soak bench clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless soak bench clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -86,6 +86,10 @@ rust-tests: build
 # The same C programs under memcheck. Slow, so not part of a plain cargo test.
 valgrind: build
 	KISSDB_VALGRIND=1 $(CARGO) test --profile checked --test c_programs
+
+# After a change of the header that is meant, the ABI is described anew. Debian: abigail-tools.
+abi-bless: build
+	KISSDB_BLESS=1 $(CARGO) test --profile checked --test abi
 
 # Messages in DLT, with a daemon of its own. Debian: dlt-daemon, dlt-tools, libdlt-dev.
 test-dlt:

@@ -2,6 +2,7 @@
 
 use crate::engine::Position;
 use crate::error::{Error, Result};
+use crate::format::block::KEY_LEN;
 use crate::log::Deliver;
 use crate::session::{Mode, Request, Session};
 use std::ffi::CString;
@@ -231,14 +232,17 @@ impl Iterator for Iter<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let _messages = Deliver;
         loop {
-            let found = self.db.session().and_then(|s| s.next(&mut self.pos, None));
-            let mut key = match found {
-                Ok(key) => key?,
+            let mut field = [0; KEY_LEN];
+            let session = self.db.session();
+            let found = session.and_then(|s| s.next(&mut self.pos, &mut field, None));
+            match found {
+                Ok(true) => {}
+                Ok(false) => return None,
                 Err(e) => return Some(Err(e)),
-            };
-            key.truncate(key.iter().position(|&b| b == 0).unwrap_or(key.len()));
-            match self.db.get(&key) {
-                Ok(Some(value)) => return Some(Ok((key, value))),
+            }
+            let key = &field[..field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN)];
+            match self.db.get(key) {
+                Ok(Some(value)) => return Some(Ok((key.to_vec(), value))),
                 // Deleted by another user in between.
                 Ok(None) => {}
                 Err(e) => return Some(Err(e)),

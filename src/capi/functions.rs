@@ -4,7 +4,7 @@
 use super::handles::{self, Handle, Inside};
 use super::helpers::malloc_name;
 use super::types::*;
-use super::{code, guard, memory};
+use super::{Whole, code, guard, memory, quick};
 use crate::engine::Position;
 use crate::error::{Error, Result};
 use crate::format::{block, table};
@@ -288,7 +288,7 @@ pub unsafe extern "C" fn KISSDB_get(
     bufsize: u32,
     vsize: *mut u32,
 ) -> c_int {
-    guard(KISSDB_ERROR_MALLOC, || {
+    quick(KISSDB_ERROR_MALLOC, || {
         let got = (|| {
             // SAFETY: the caller's promise.
             let (handle, key) = unsafe { (enter(db)?, self::key(key)?) };
@@ -301,7 +301,13 @@ pub unsafe extern "C" fn KISSDB_get(
                 // SAFETY: the caller's promise: `bufsize` bytes that are its own.
                 unsafe { std::slice::from_raw_parts_mut(vbuf.cast(), bufsize as usize) }
             };
-            handle.with(|s| s.get(key, buf))
+            match handle.reads.get(key, buf) {
+                Some(answer) => Ok(answer),
+                None => {
+                    let _whole = Whole::new();
+                    handle.with(|s| s.get(key, buf))
+                }
+            }
         })();
         match got {
             Ok(Some(n)) => {
@@ -430,7 +436,7 @@ pub unsafe extern "C" fn KISSDB_Iterator_next(
     kbuf: *mut c_void,
     vbuf: *mut c_void,
 ) -> c_int {
-    guard(KISSDB_ERROR_MALLOC, || {
+    quick(KISSDB_ERROR_MALLOC, || {
         let next = (|| {
             // SAFETY: the caller's promise.
             let dbi = unsafe { dbi.as_mut() }.ok_or(Error::Invalid("dbi is NULL"))?;
@@ -446,24 +452,28 @@ pub unsafe extern "C" fn KISSDB_Iterator_next(
                 #[allow(clippy::unnecessary_cast)]
                 slot: dbi.h_idx as u64,
             };
-            let found = handle.with(|s| {
-                let value = s.sizes().value as usize;
-                let buf = if vbuf.is_null() {
-                    None
-                } else {
-                    // SAFETY: the caller's promise: value size bytes that are its own.
-                    Some(unsafe { std::slice::from_raw_parts_mut(vbuf.cast(), value) })
-                };
-                s.next(&mut pos, buf)
-            })?;
+            let mut key = [0; block::KEY_LEN];
+            let value = || {
+                // SAFETY: the caller's promise: value size bytes that are its own.
+                (!vbuf.is_null()).then(|| unsafe {
+                    std::slice::from_raw_parts_mut(vbuf.cast(), handle.sizes.value as usize)
+                })
+            };
+            let found = match handle.reads.next(&mut pos, &mut key, value()) {
+                Some(found) => found,
+                None => {
+                    let _whole = Whole::new();
+                    handle.with(|s| s.next(&mut pos, &mut key, value()))?
+                }
+            };
             dbi.h_no = pos.table as _;
             dbi.h_idx = pos.slot as _;
-            Ok(found)
+            Ok(found.then_some((key, handle.sizes.key as usize)))
         })();
         match next {
-            Ok(Some(key)) => {
+            Ok(Some((key, size))) => {
                 // SAFETY: the caller's promise: key size bytes.
-                unsafe { ptr::copy_nonoverlapping(key.as_ptr(), kbuf.cast(), key.len()) };
+                unsafe { ptr::copy_nonoverlapping(key.as_ptr(), kbuf.cast(), size) };
                 KISSDB_ITERATOR_NEXT_ITEM_FOUND
             }
             Ok(None) => KISSDB_ITERATOR_NEXT_ITEM_NOT_FOUND,

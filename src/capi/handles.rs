@@ -1,19 +1,24 @@
 //! Which handles are open. A caller's struct holds a number, never an address that is trusted:
 //! a struct that was never opened, was closed, or is garbage, is found out here.
 
-use crate::session::{CallersLock, Session};
+use crate::format::Sizes;
+use crate::session::{CallersLock, Reads, Session};
 use crate::sys::file::Owner;
-use crate::sys::{fork, names};
+use crate::sys::{NotCancelled, fork, names};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What stands behind an open handle.
 pub(super) struct Handle {
     session: Mutex<Session>,
+    /// Outside the mutex: reads that wait for nobody.
+    pub reads: Arc<Reads>,
+    /// The file's.
+    pub sizes: Sizes,
     /// Outside the mutex: a caller may wait for it while another thread is inside a call.
     pub lock: CallersLock,
     /// Where the caller sees the shared struct.
@@ -25,6 +30,8 @@ impl Handle {
         Self {
             shared: std::ptr::from_ref(session.shm().shared()) as usize,
             lock: session.callers_lock(),
+            reads: session.reads().clone(),
+            sizes: session.sizes(),
             session: Mutex::new(session),
         }
     }
@@ -122,6 +129,7 @@ static ADOPTING: AtomicU64 = AtomicU64::new(0);
 /// In a fork child: the handle becomes this process's own. Calls that other threads of the parent
 /// were inside of at the fork will never end here, nor unlock anything: they are not waited for.
 fn adopt(slot: &Slot) -> bool {
+    let _whole = NotCancelled::new();
     let me = fork::generation();
     loop {
         let other = ADOPTING.load(Relaxed);

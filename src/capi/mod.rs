@@ -14,17 +14,38 @@ pub use helpers::*;
 pub use types::*;
 
 use crate::error::Error;
+use crate::log::Deliver;
+use crate::sys::NotCancelled;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 // A process that aborts inside the library would die holding locks that others wait for.
 #[cfg(panic = "abort")]
 compile_error!("kissdb must be built with panic=unwind");
 
+/// A call that takes locks: it is not cancelled, and its messages are delivered behind everything else.
+struct Whole {
+    // Dropped first.
+    _messages: Deliver,
+    _cancel: NotCancelled,
+}
+
+impl Whole {
+    fn new() -> Self {
+        Self {
+            _messages: Deliver,
+            _cancel: NotCancelled::new(),
+        }
+    }
+}
+
 /// Runs `f` to its end; a panic inside is answered with `otherwise`.
 fn guard<R>(otherwise: R, f: impl FnOnce() -> R) -> R {
-    let _whole = crate::sys::NotCancelled::new();
-    // Dropped behind everything else of the call.
-    let _messages = crate::log::Deliver;
+    let _whole = Whole::new();
+    quick(otherwise, f)
+}
+
+/// The same for what makes no system call and has nothing to tell before it has a [`Whole`] of its own.
+fn quick<R>(otherwise: R, f: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or(otherwise)
 }
 

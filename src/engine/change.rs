@@ -1,12 +1,13 @@
 //! Put and delete: the write protocol.
 
-use super::look::{Found, is_key};
-use super::prints;
+use super::index::{self, print_of};
+use super::look::Found;
 use super::state::phase;
 use super::{Engine, OLD_LIMIT, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::header;
+use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, hash, u64_at};
@@ -25,9 +26,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// [`Error::Invalid`] for a key of 0 or more than 127 bytes or a value larger than the file's
     /// value size; [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        if !is_key(key) {
-            return Err(Error::Invalid("a key has 1 to 127 bytes"));
-        }
+        let key = Key::new(key).ok_or(Error::Invalid("a key has 1 to 127 bytes"))?;
         if value.len() > self.sizes.value as usize {
             return Err(Error::Invalid(
                 "the value is larger than the database's value size",
@@ -36,19 +35,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.may_write()?;
         self.ready()?;
         self.begin_change()?;
-        match self.find(key)? {
-            Found::Live(place, side) => self.overwrite(&place, side, key, value),
-            Found::Damaged(place) => self.put_again(&place, key, value),
+        match self.find(&key)? {
+            Found::Live(place, side) => self.overwrite(&place, side, &key, value),
+            Found::Damaged(place) => self.put_again(&place, &key, value),
             Found::Absent {
                 deleted: Some(p), ..
-            } => self.put_again(&p, key, value),
+            } => self.put_again(&p, &key, value),
             Found::Absent {
                 unused: Some(p), ..
-            } => self.put_new(&p, key, value),
+            } => self.put_new(&p, &key, value),
             Found::Absent { .. } => {
                 let table = self.append_table()?;
-                let place = self.place(table, hash::slot(key, self.sizes.slots))?;
-                self.put_new(&place, key, value)
+                let place = self.place(table, hash::slot_of(key.hash(), self.sizes.slots))?;
+                self.put_new(&place, &key, value)
             }
         }
     }
@@ -58,19 +57,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// # Errors
     /// [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
     pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
-        if !is_key(key) {
+        let Some(key) = Key::new(key) else {
             return Ok(false);
-        }
+        };
         self.may_write()?;
         self.ready()?;
-        if let Found::Absent { .. } = self.find(key)? {
+        if let Found::Absent { .. } = self.find(&key)? {
             return Ok(false);
         }
         self.begin_change()?;
         // The original can leave a key in two tables of its chain: all of them go.
         let mut found = false;
         loop {
-            match self.find(key)? {
+            match self.find(&key)? {
                 Found::Live(place, _) => {
                     self.settle_epoch(&place)?;
                     let side = place.slot.word.side();
@@ -191,11 +190,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// The value goes to the copy that is not current; the slot's word makes it count.
-    fn overwrite(&mut self, place: &Place, current: Side, key: &[u8], value: &[u8]) -> Result<()> {
+    fn overwrite(&mut self, place: &Place, current: Side, key: &Key, value: &[u8]) -> Result<()> {
         self.settle_epoch(place)?;
         let side = current.other();
         let number = place.table as u64;
-        let mut block = RawBlock::new(self.sizes, side, true, key, value, number);
+        let mut block = RawBlock::new(self.sizes, side, true, key.bytes(), value, number);
         block.mark_empty(self.sizes);
         self.set_checked(place.pair, false);
         self.begin_intent(place.at, place.pair, false);
@@ -208,9 +207,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Into the pair of a deleted slot: B first, while the good deleted A still decides, then A.
-    fn put_again(&mut self, place: &Place, key: &[u8], value: &[u8]) -> Result<()> {
+    fn put_again(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         self.settle_epoch(place)?;
-        let mut block = RawBlock::new(self.sizes, Side::B, true, key, value, place.table as u64);
+        let mut block = RawBlock::new(
+            self.sizes,
+            Side::B,
+            true,
+            key.bytes(),
+            value,
+            place.table as u64,
+        );
         block.mark_empty(self.sizes);
         self.begin_intent(place.at, place.pair, false);
         self.set_checked(place.pair, false);
@@ -255,7 +261,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The slot of a pair whose two copies are whole.
     fn commit(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
         let word = Word::tagged(Side::A, self.epoch(), block.sum(self.sizes));
-        let print = prints::print_of(hash::djb2(block.key()));
+        let print = print_of(hash::djb2(block.key()));
         self.write_slot(place, Slot::live(place.pair, word), print)?;
         self.end_intent();
         self.set_checked(place.pair, true);
@@ -264,9 +270,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// A new pair, into zeros: in its first sector the start delimiter comes last, and without it
     /// the pair is nothing. The end delimiters follow at the close.
-    fn put_new(&mut self, place: &Place, key: &[u8], value: &[u8]) -> Result<()> {
+    fn put_new(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         let (pair, in_gap) = self.room_for_pair()?;
-        let mut block = RawBlock::new(self.sizes, Side::A, true, key, value, place.table as u64);
+        let mut block = RawBlock::new(
+            self.sizes,
+            Side::A,
+            true,
+            key.bytes(),
+            value,
+            place.table as u64,
+        );
         block.mark_empty(self.sizes);
         self.begin_intent(place.at, pair, false);
         if !in_gap {
@@ -300,7 +313,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.begin_intent(place.at, place.pair, true);
         self.set_checked(place.pair, false);
         self.write_dead(place.pair)?;
-        self.write_slot(place, Slot::deleted(place.pair, word), prints::DELETED)?;
+        self.write_slot(place, Slot::deleted(place.pair, word), index::DELETED)?;
         self.end_intent();
         Ok(())
     }
@@ -365,7 +378,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Offset of A last: it is what makes a slot used. `print`: what the slot holds from now on.
-    pub(crate) fn write_slot(&mut self, place: &Place, slot: Slot, print: u32) -> Result<()> {
+    pub(crate) fn write_slot(&mut self, place: &Place, slot: Slot, print: u16) -> Result<()> {
         let at = place.at;
         self.store.store(at + 16, slot.word.0)?;
         self.store.store(at + 8, slot.b as u64)?;
@@ -521,12 +534,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             st.intent_delete.load(Relaxed) != 0,
         );
         self.tell_unfinished(at, pair);
+        self.rearrange();
         // Tables first: the count may be behind the links.
         self.tables = self.chain()?.0;
         self.st().tables.store(self.tables.len() as u64, Relaxed);
-        self.layout = self.st().layout.fetch_add(1, Relaxed) + 1;
-        self.checked.clear();
-        self.prints.clear();
         let inside = self.tables.iter().enumerate().find_map(|(t, &o)| {
             let i = at.checked_sub(table::slot_offset(o, 0))? / crate::format::slot::SIZE;
             (i < u64::from(self.sizes.slots)).then_some((t, i as u16))

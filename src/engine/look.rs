@@ -1,10 +1,11 @@
 //! Look-ups and iteration.
 
-use super::prints;
+use super::index::{self, print_of};
 use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, Side};
 use crate::format::hash;
+use crate::format::key::Key;
 use crate::format::slot::Word;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -37,11 +38,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// # Errors
     /// [`Error::Corrupt`] if both copies are damaged; [`Error::Io`].
     pub fn get(&mut self, key: &[u8], buf: &mut [u8]) -> Result<Option<usize>> {
-        if !is_key(key) {
+        let Some(key) = Key::new(key) else {
             return Ok(None);
-        }
+        };
         self.ready()?;
-        match self.find(key)? {
+        match self.find(&key)? {
             Found::Live(place, side) => self.read_value(place.pair, side, buf).map(Some),
             Found::Damaged(_) => Err(Error::Corrupt("both copies of a record are damaged")),
             Found::Absent { .. } => Ok(None),
@@ -50,31 +51,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Copies a value that fits into `buf`; answers its size.
     pub(crate) fn read_value(&self, pair: u64, side: Side, buf: &mut [u8]) -> Result<usize> {
-        let at = side.offset(pair);
-        let size = self.store.load(at + block::VALUE_SIZE as u64)? as u32 as usize;
-        let size = size.min(self.sizes.value as usize);
-        if let Some(buf) = buf.get_mut(..size) {
-            self.store.read(at + block::VALUE as u64, buf)?;
-        }
-        Ok(size)
+        self.store
+            .read_value(side.offset(pair), self.sizes.value as usize, buf)
     }
 
     /// Looks through the whole chain of `key`.
-    pub(crate) fn find(&mut self, key: &[u8]) -> Result<Found> {
-        let hash = hash::djb2(key);
-        let index = (hash % u64::from(self.sizes.slots)) as u16;
-        let print = prints::print_of(hash);
+    pub(crate) fn find(&mut self, key: &Key) -> Result<Found> {
+        let hash = key.hash();
+        let slot = hash::slot_of(hash, self.sizes.slots);
+        let print = print_of(hash);
         let mut damaged = None;
         let mut t = 0;
         loop {
-            let rest = self.prints(index)?.get(t..).unwrap_or_default();
-            let Some(n) = rest
-                .iter()
-                .position(|&p| p == print || p == prints::DAMAGED)
-            else {
+            self.make_row(slot)?;
+            let Some(n) = self.candidate(slot, t, print) else {
                 break;
             };
-            let place = self.place(t + n, index)?;
+            let place = self.place(n, slot)?;
             match self.content(place)? {
                 Content::Live(side) if self.has_key(place.pair, side, key)? => {
                     return Ok(Found::Live(place, side));
@@ -88,26 +81,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 }
                 _ => {}
             }
-            t += n + 1;
+            t = n + 1;
         }
         if let Some(place) = damaged {
             return Ok(Found::Damaged(place));
         }
-        let words = self.prints(index)?;
-        let first = |what: u32| words.iter().position(|&p| p == what);
-        let (deleted, unused) = (first(prints::DELETED), first(prints::UNUSED));
-        let place = |t: Option<usize>| t.map(|t| self.place(t, index)).transpose();
+        let first = |what: u16| {
+            let table = self.index.search(slot, 0, what);
+            table.map(|t| self.place(t, slot)).transpose()
+        };
         Ok(Found::Absent {
-            deleted: place(deleted)?,
-            unused: place(unused)?,
+            deleted: first(index::DELETED)?,
+            unused: first(index::UNUSED)?,
         })
     }
 
-    fn has_key(&self, pair: u64, side: Side, key: &[u8]) -> Result<bool> {
-        let at = side.offset(pair) + block::KEY as u64;
-        let mut field = [0; block::KEY_LEN];
-        self.store.read(at, &mut field)?;
-        Ok(field.starts_with(key) && field.get(key.len()) == Some(&0))
+    fn has_key(&self, pair: u64, side: Side, key: &Key) -> Result<bool> {
+        self.store.holds(side.offset(pair) + block::KEY as u64, key)
     }
 
     /// What a used slot holds. The first touch of a pair checks both copies.
@@ -176,6 +166,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     ///
     /// The key is answered as the file's key size of bytes, zeros behind it.
     pub fn next(&mut self, pos: &mut Position, buf: Option<&mut [u8]>) -> Result<Option<Vec<u8>>> {
+        let mut field = [0; block::KEY_LEN];
+        let found = self.next_entry(pos, &mut field, buf)?;
+        Ok(found.then(|| field[..self.sizes.key as usize].to_vec()))
+    }
+
+    /// As [`Engine::next`], but with the whole key field, also where keys can be longer than the key
+    /// size; whether there was an entry.
+    pub fn next_entry(
+        &mut self,
+        pos: &mut Position,
+        field: &mut [u8; block::KEY_LEN],
+        buf: Option<&mut [u8]>,
+    ) -> Result<bool> {
         self.ready()?;
         while let Ok(t) = usize::try_from(pos.table)
             && t < self.tables.len()
@@ -195,50 +198,47 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let Content::Live(side) = self.content(place)? else {
                 continue;
             };
-            let mut field = [0; block::KEY_LEN];
             self.store
-                .read(side.offset(place.pair) + block::KEY as u64, &mut field)?;
-            if self.is_shadowed(&place, &field)? {
+                .read(side.offset(place.pair) + block::KEY as u64, field)?;
+            if self.is_shadowed(&place, field)? {
                 continue;
             }
             if let Some(buf) = buf {
                 let n = self.read_value(place.pair, side, buf)?.min(buf.len());
                 buf[n..].fill(0);
             }
-            let mut key = Vec::new();
-            key.try_reserve_exact(block::KEY_LEN)
-                .map_err(|_| Error::Memory)?;
-            key.extend_from_slice(&field[..self.sizes.key as usize]);
-            return Ok(Some(key));
+            return Ok(true);
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether an earlier table holds the same key: the original can leave two, the first counts.
     fn is_shadowed(&mut self, place: &Place, field: &[u8; block::KEY_LEN]) -> Result<bool> {
+        // Also for those who read without the lock.
+        self.make_row(place.index)?;
         if place.table == 0 {
             return Ok(false);
         }
         let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
-        let print = prints::print_of(hash::djb2(&field[..n]));
+        let Some(key) = Key::new(&field[..n]) else {
+            return Ok(false);
+        };
+        let print = print_of(key.hash());
         let mut t = 0;
         loop {
-            let before = self.prints(place.index)?.get(t..place.table);
-            let Some(k) = before.and_then(|w| w.iter().position(|&p| p == print)) else {
+            let Some(before) = self
+                .candidate(place.index, t, print)
+                .filter(|&t| t < place.table)
+            else {
                 return Ok(false);
             };
-            let p = self.place(t + k, place.index)?;
+            let p = self.place(before, place.index)?;
             if let Content::Live(side) = self.content(p)?
-                && self.has_key(p.pair, side, &field[..n])?
+                && self.has_key(p.pair, side, &key)?
             {
                 return Ok(true);
             }
-            t += k + 1;
+            t = before + 1;
         }
     }
-}
-
-/// Whether bytes can be a key: not empty, shorter than the key field.
-pub(crate) fn is_key(key: &[u8]) -> bool {
-    (1..block::KEY_LEN).contains(&key.len()) && !key.contains(&0)
 }

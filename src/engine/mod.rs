@@ -12,8 +12,8 @@
 //! - From the first change of a life to its close table 0 carries [`table::MARK`].
 
 mod change;
+pub mod index;
 mod look;
-mod prints;
 mod recover;
 mod settle;
 pub mod state;
@@ -34,8 +34,10 @@ use crate::format::header::{self, Header};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, Sizes};
+use index::Index;
 use state::phase;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 /// Growing the file past this many bytes needs permission: the original reads larger offsets wrongly.
 pub const OLD_LIMIT: u64 = 1 << 31;
@@ -61,8 +63,10 @@ pub struct Engine<S, H> {
     layout: u64,
     /// One bit for each page of the file: the pair that begins there was checked by this handle.
     checked: Vec<u64>,
-    /// For each slot, the fingerprints of its keys.
-    prints: Vec<prints::Prints>,
+    /// What is remembered of which key is where, and for each slot [`State::changes`] when its row in
+    /// there was made.
+    index: Arc<Index>,
+    rows: Vec<u64>,
 }
 
 /// What the two copies of a pair and the word of its slot amount to.
@@ -203,7 +207,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             tables: Vec::new(),
             layout: u64::MAX,
             checked: Vec::new(),
-            prints: Vec::new(),
+            index: Arc::new(Index::new(header.sizes.slots)?),
+            rows: Vec::new(),
         };
         engine.begin_life(header.clean)?;
         Ok(engine)
@@ -246,6 +251,20 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.writable = true;
     }
 
+    /// What this engine remembers, for reads without the lock.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Tables or pairs are about to be changed in another way than by a change of one key: what anybody
+    /// remembers is void.
+    pub(crate) fn rearrange(&mut self) {
+        self.layout = self.st().layout.fetch_add(1, AcqRel) + 1;
+        self.checked.clear();
+        // Nothing that follows may be seen before it.
+        std::sync::atomic::fence(AcqRel);
+    }
+
     pub(crate) fn st(&self) -> &State {
         self.state.as_ref()
     }
@@ -275,7 +294,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.layout != layout || self.tables.len() as u64 != self.st().tables.load(Relaxed) {
             if self.layout != layout {
                 self.checked.clear();
-                self.prints.clear();
             }
             self.tables = self.chain()?.0;
             self.st().tables.store(self.tables.len() as u64, Relaxed);
@@ -394,20 +412,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         })
     }
 
-    pub(crate) fn read_slot(&self, at: u64) -> Result<Slot> {
-        let mut w = [0; 24];
-        self.store.read(at, &mut w)?;
-        Ok(Slot {
-            a: crate::format::u64_at(&w, 0) as i64,
-            b: crate::format::u64_at(&w, 8) as i64,
-            word: Word(crate::format::u64_at(&w, 16)),
-        })
-    }
-
     /// Slot `index` of table number `table`.
     pub(crate) fn place(&self, table: usize, index: u16) -> Result<Place> {
         let at = table::slot_offset(self.tables[table], index);
-        let slot = self.read_slot(at)?;
+        let slot = self.store.load_slot(at)?;
         let pair = match slot.pair(self.store.known_len()) {
             Some(pair) => pair,
             None if slot.is_unused() => 0,

@@ -5,7 +5,7 @@
 //! when it is first touched. Any sign that the original was there after us means a walk over the
 //! whole file ([`super::walk`]), and so does any contradiction.
 
-use super::prints;
+use super::index::{self, print_of};
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::Result;
 use crate::format::block::{self, PAIR, RawBlock, Side};
@@ -27,6 +27,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Brings the file into order; afterwards it is marked as changed.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
         self.tell_recovery(marked);
+        self.rearrange();
         if !marked {
             self.move_strays()?;
         }
@@ -119,7 +120,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         })?;
         for (t, i) in lost {
             let place = self.place(t, i)?;
-            self.write_slot(&place, Slot::default(), prints::UNUSED)?;
+            self.write_slot(&place, Slot::default(), index::UNUSED)?;
         }
         Ok(())
     }
@@ -128,9 +129,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn adopt_tables(&mut self, tables: Vec<u64>) {
         self.st().tables.store(tables.len() as u64, Relaxed);
         self.tables = tables;
-        self.checked.clear();
-        self.prints.clear();
-        self.layout = self.st().layout.fetch_add(1, Relaxed) + 1;
+        self.rearrange();
     }
 
     /// A deleted or torn slot: the copies carry the truth. `false`: the original was here.
@@ -165,7 +164,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
         let slot = slot(place.pair, word);
         if unfinished || (slot.a, slot.b) != (place.slot.a, place.slot.b) {
-            self.write_slot(place, slot, prints::NOTHING)?;
+            self.write_slot(place, slot, index::NOTHING)?;
         }
         Ok(true)
     }
@@ -208,7 +207,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     if place.slot.is_unused() {
                         let word = self.old_word(side, pair.verdict(side).sum);
                         self.finish(&pair, Outcome::Live(side))?;
-                        let print = prints::print_of(hash::djb2(block.key()));
+                        let print = print_of(hash::djb2(block.key()));
                         self.write_slot(&place, Slot::live(p, word), print)?;
                         p += PAIR;
                         continue;
@@ -248,7 +247,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.tell_lost(place.pair);
         self.set_checked(place.pair, false);
         self.erase(place.pair, PAIR)?;
-        self.write_slot(place, Slot::default(), prints::UNUSED)?;
+        self.write_slot(place, Slot::default(), index::UNUSED)?;
         // Before the place is used for another key, to which the old slot would lead.
         self.sync()?;
         self.st().surveyed.store(0, Relaxed);
@@ -299,7 +298,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     .store(at + i as u64, crate::format::u64_at(&b.0[..], i))?;
             }
         }
-        self.write_slot(hole, Slot::deleted(pair, Word(0)), prints::DELETED)?;
+        self.write_slot(hole, Slot::deleted(pair, Word(0)), index::DELETED)?;
         self.end_intent();
         let st = self.st();
         if in_gap {

@@ -34,6 +34,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.touch_all()?;
         }
         self.sync()?;
+        self.rearrange();
         let late = self.settle_pairs()?;
         if !late.is_empty() {
             self.sync()?;
@@ -69,7 +70,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// nothing torn in it.
     fn touch_all(&mut self) -> Result<()> {
         let mut pos = super::Position::default();
-        while self.next(&mut pos, None)?.is_some() {}
+        let mut field = [0; block::KEY_LEN];
+        while self.next_entry(&mut pos, &mut field, None)? {}
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! What the users of a database share beyond its file, while at least one of them lives.
 //!
-//! Every word is guarded by the engine lock, unless said otherwise. None of it is needed to
+//! Every word is guarded by the engine lock, but `layout`, `changes` and `tables` are read without
+//! it as well ([`super::index`]). None of it is needed to
 //! recover: a life that ends without a close leaves the file alone to tell. A process that dies
 //! under the lock leaves `intent` set, and the next one to take the lock finishes its work.
 
 use crate::format::table;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How far a life has come.
 pub mod phase {
@@ -25,18 +26,18 @@ pub const GAPS: usize = 32;
 /// A counter for each slot.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Slots([AtomicU32; table::SLOTS]);
+pub struct Slots([AtomicU64; table::SLOTS]);
 
 impl Default for Slots {
     fn default() -> Self {
-        Self([const { AtomicU32::new(0) }; table::SLOTS])
+        Self([const { AtomicU64::new(0) }; table::SLOTS])
     }
 }
 
 impl std::ops::Deref for Slots {
-    type Target = [AtomicU32];
+    type Target = [AtomicU64];
 
-    fn deref(&self) -> &[AtomicU32] {
+    fn deref(&self) -> &[AtomicU64] {
         &self.0
     }
 }
@@ -61,7 +62,8 @@ pub struct State {
     pub length: AtomicU64,
     /// Number of tables.
     pub tables: AtomicU64,
-    /// Changes when tables or pairs were rearranged, so that what a handle remembers is void.
+    /// Changes before tables or pairs are rearranged in any other way than by a change of one key, so
+    /// that what a handle remembers is void, and what is being read without the lock is not used.
     pub layout: AtomicU64,
     /// Not 0 while a change is under way: the offset of its slot.
     pub intent: AtomicU64,

@@ -1,6 +1,10 @@
 //! What the engine needs of a medium, and a medium in memory that tests can look into.
 
 use crate::error::Result;
+use crate::format::block::{self, KEY_LEN};
+use crate::format::key::Key;
+use crate::format::slot::{Slot, Word};
+use crate::format::u64_at;
 
 /// The bytes of one file, as the engine sees them.
 ///
@@ -30,6 +34,22 @@ pub trait Storage {
         Ok(u64::from_le_bytes(w))
     }
 
+    /// Whether the key field at `at`, a multiple of 8, holds this key.
+    fn holds(&self, at: u64, key: &Key) -> Result<bool> {
+        plain::holds(self, at, key)
+    }
+
+    /// The slot at `at`, its word loaded first.
+    fn load_slot(&self, at: u64) -> Result<Slot> {
+        plain::load_slot(self, at)
+    }
+
+    /// The value of the block at `at` is copied into `buf` if it fits. Answers its size in bytes, at
+    /// most `most`.
+    fn read_value(&self, at: u64, most: usize, buf: &mut [u8]) -> Result<usize> {
+        plain::read_value(self, at, most, buf)
+    }
+
     /// Stores a word at `at`, a multiple of 8 inside the file.
     fn store(&self, at: u64, word: u64) -> Result<()>;
 
@@ -51,6 +71,37 @@ pub trait Storage {
 
     /// Whether stores reach the file. If not, they are kept in memory for this handle.
     fn is_file(&self) -> bool;
+}
+
+/// What a storage does that has no faster way.
+pub(crate) mod plain {
+    use super::*;
+
+    pub fn holds<S: Storage + ?Sized>(store: &S, at: u64, key: &Key) -> Result<bool> {
+        let mut field = [0; KEY_LEN];
+        store.read(at, &mut field)?;
+        Ok(key.is_in(|i| u64_at(&field, 8 * i)))
+    }
+
+    pub fn load_slot<S: Storage + ?Sized>(store: &S, at: u64) -> Result<Slot> {
+        let word = Word(store.load(at + 16)?);
+        let (a, b) = (store.load(at)? as i64, store.load(at + 8)? as i64);
+        Ok(Slot { a, b, word })
+    }
+
+    pub fn read_value<S: Storage + ?Sized>(
+        store: &S,
+        at: u64,
+        most: usize,
+        buf: &mut [u8],
+    ) -> Result<usize> {
+        let size = store.load(at + block::VALUE_SIZE as u64)? as u32 as usize;
+        let size = size.min(most);
+        if let Some(buf) = buf.get_mut(..size) {
+            store.read(at + block::VALUE as u64, buf)?;
+        }
+        Ok(size)
+    }
 }
 
 pub use memory::{Event, Memory};

@@ -3,7 +3,7 @@
 //! Structural: from one intact table or pair to the next; single pages are tried only behind
 //! damage. An intact pair is never looked into, because a value may contain delimiters.
 
-use super::prints;
+use super::index::print_of;
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
@@ -69,6 +69,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn walk(&mut self) -> Result<()> {
         self.st().walking.store(1, Release);
         self.tell_walk();
+        self.rearrange();
         let words = self.believable_words()?;
         let (tables, records) = self.scan(&words)?;
         if records.is_empty() && tables.len() <= 1 && !self.has_table_0()? {
@@ -453,6 +454,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         );
         self.write_copy(r.at, to, &block, true)?;
         let word = Word::tagged(to, self.epoch(), block.sum(self.sizes));
-        self.write_slot(&place, Slot::live(r.at, word), prints::print_of(r.hash))
+        self.write_slot(&place, Slot::live(r.at, word), print_of(r.hash))
     }
 }

@@ -5,45 +5,187 @@
 //! It is *not* CRC-32, although `123456789` gives cbf43926 in both.
 //!
 //! Two consequences. Once the low byte of the state is 0xFF, zero bytes change nothing any more,
-//! so a run of zeros is skipped here, which makes short values cheap. And an all-zero record has
+//! so the rest of a run of zeros is skipped, which makes short values cheap. And an all-zero record has
 //! checksum 0 and looks valid: whoever asks must refuse it.
 
-const TABLE: [u32; 256] = {
-    let mut t = [0u32; 256];
-    let mut n = 0;
-    while n < 256 {
-        let mut c = n as u32;
+/// Row `k`, entry `b`: what a byte `b` leaves in the state after `k` more steps with zero bytes, as long as
+/// no step is left out. Row 0 is the table of one step.
+const fn rows<const N: usize>(first: usize) -> [[u32; 256]; N] {
+    let mut rows = [[0u32; 256]; N];
+    let mut b = 0;
+    while b < 256 {
+        let mut c = step(b as u32);
         let mut k = 0;
-        while k < 8 {
-            c = if c & 1 != 0 {
-                (c >> 1) ^ 0xEDB8_8320
-            } else {
-                c >> 1
-            };
+        while k < first + N {
+            if k >= first {
+                rows[k - first][b] = c;
+            }
+            c = step(c & 255) ^ (c >> 8);
             k += 1;
         }
-        t[n] = c;
-        n += 1;
+        b += 1;
+    }
+    rows
+}
+
+const fn step(byte: u32) -> u32 {
+    let mut c = byte;
+    let mut k = 0;
+    while k < 8 {
+        c = if c & 1 != 0 {
+            (c >> 1) ^ 0xEDB8_8320
+        } else {
+            c >> 1
+        };
+        k += 1;
+    }
+    c
+}
+
+/// For eight bytes at once.
+static EIGHT: [[u32; 256]; 8] = rows(0);
+/// The state 16 and 32 zero bytes on: its lowest byte counts from the last row.
+static SIXTEEN: [[u32; 256]; 4] = rows(12);
+static THIRTY_TWO: [[u32; 256]; 4] = rows(28);
+
+/// The table indices that a byte causes in its own step and in the 15 behind it, lowest byte first.
+static INDICES: [u128; 256] = {
+    let rows: [[u32; 256]; 15] = rows(0);
+    let mut t = [0u128; 256];
+    let mut b = 0;
+    while b < 256 {
+        t[b] = b as u128;
+        let mut k = 0;
+        while k < 15 {
+            t[b] |= ((rows[k][b] & 255) as u128) << (8 * (k + 1));
+            k += 1;
+        }
+        b += 1;
     }
     t
 };
 
 /// The checksum of `bytes`, continuing from `crc` (0 to begin).
 pub fn checksum(crc: u32, bytes: &[u8]) -> u32 {
-    let mut s = !crc;
-    let mut rest = bytes;
-    while let Some((&b, tail)) = rest.split_first() {
-        let i = (s ^ u32::from(b)) & 255;
-        if i != 255 {
-            s = TABLE[i as usize] ^ (s >> 8);
-            rest = tail;
-        } else if b == 0 {
-            rest = skip_zeros(tail);
-        } else {
-            rest = tail;
+    let mut s = State(!crc);
+    s.bytes(bytes);
+    s.sum()
+}
+
+/// A checksum in the making.
+///
+/// Several steps are made at once: without steps that are left out the state is linear in what went in. So
+/// are the indices of those steps, which are computed beside it; where one of them is 255, the steps
+/// are made one by one.
+#[derive(Clone, Copy)]
+pub struct State(u32);
+
+impl State {
+    /// Of no bytes yet.
+    pub fn new() -> Self {
+        Self(u32::MAX)
+    }
+
+    /// The checksum of all that went in.
+    pub fn sum(self) -> u32 {
+        !self.0
+    }
+
+    /// More bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+            let word = u64::from_le_bytes(*head);
+            if word == 0 {
+                let behind = skip_zeros(tail);
+                self.zeros(rest.len() - behind.len());
+                rest = behind;
+            } else {
+                self.eight(word);
+                rest = tail;
+            }
+        }
+        for &b in rest {
+            self.one(b);
         }
     }
-    !s
+
+    /// As many zero bytes.
+    pub fn zeros(&mut self, n: usize) {
+        let mut n = n;
+        while n >= 32 && self.0 & 255 != 255 {
+            let s = self.0.to_le_bytes();
+            let near = far(&SIXTEEN, s);
+            if has_255(indices(s)) {
+                break;
+            }
+            if has_255(indices(near.to_le_bytes())) {
+                self.0 = near;
+                n -= 16;
+                break;
+            }
+            self.0 = far(&THIRTY_TWO, s);
+            n -= 32;
+        }
+        while n >= 8 && !has_255_word(indices(self.0.to_le_bytes()) as u64) {
+            self.0 = eight_of(u64::from(self.0));
+            n -= 8;
+        }
+        while n > 0 && self.0 & 255 != 255 {
+            self.one(0);
+            n -= 1;
+        }
+    }
+
+    fn eight(&mut self, word: u64) {
+        let x = word ^ u64::from(self.0);
+        let b = x.to_le_bytes();
+        let index = |i: usize| (INDICES[b[i] as usize] as u64) << (8 * i);
+        let seen = (index(0) ^ index(1) ^ index(2) ^ index(3))
+            ^ (index(4) ^ index(5) ^ index(6) ^ index(7));
+        if has_255_word(seen) {
+            for b in word.to_le_bytes() {
+                self.one(b);
+            }
+        } else {
+            self.0 = eight_of(x);
+        }
+    }
+
+    fn one(&mut self, byte: u8) {
+        let i = (self.0 ^ u32::from(byte)) & 255;
+        if i != 255 {
+            self.0 = EIGHT[0][i as usize] ^ (self.0 >> 8);
+        }
+    }
+}
+
+/// The state behind eight bytes, the state before them already in the first four.
+fn eight_of(x: u64) -> u32 {
+    let b = x.to_le_bytes();
+    let row = |i: usize| EIGHT[7 - i][b[i] as usize];
+    (row(0) ^ row(1) ^ row(2) ^ row(3)) ^ (row(4) ^ row(5) ^ row(6) ^ row(7))
+}
+
+fn far(rows: &[[u32; 256]; 4], s: [u8; 4]) -> u32 {
+    let row = |i: usize| rows[3 - i][s[i] as usize];
+    (row(0) ^ row(1)) ^ (row(2) ^ row(3))
+}
+
+/// The indices of the next 16 steps with zero bytes.
+fn indices(s: [u8; 4]) -> u128 {
+    let index = |i: usize| INDICES[s[i] as usize] << (8 * i);
+    (index(0) ^ index(1)) ^ (index(2) ^ index(3))
+}
+
+fn has_255(x: u128) -> bool {
+    has_255_word(x as u64) || has_255_word((x >> 64) as u64)
+}
+
+/// Whether one of the eight bytes is 255.
+fn has_255_word(x: u64) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    (!x).wrapping_sub(LOW) & x & (LOW << 7) != 0
 }
 
 /// `bytes` without the zeros that it begins with.
@@ -55,8 +197,13 @@ fn skip_zeros(bytes: &[u8]) -> &[u8] {
         }
         rest = tail;
     }
-    let n = rest.iter().take_while(|&&b| b == 0).count();
-    &rest[n..]
+    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+        if u64::from_le_bytes(*head) != 0 {
+            break;
+        }
+        rest = tail;
+    }
+    rest
 }
 
 #[cfg(test)]
@@ -68,11 +215,7 @@ mod tests {
     fn plain(crc: u32, bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!crc, |s, &b| {
             let i = (s ^ u32::from(b)) & 255;
-            if i == 255 {
-                s
-            } else {
-                TABLE[i as usize] ^ (s >> 8)
-            }
+            if i == 255 { s } else { step(i) ^ (s >> 8) }
         })
     }
 
@@ -106,6 +249,9 @@ mod tests {
             prop_assert_eq!(checksum(0, &bytes), want);
             let at = cut.index(bytes.len() + 1);
             prop_assert_eq!(checksum(checksum(0, &bytes[..at]), &bytes[at..]), want);
+            let mut zeros = State(!want);
+            zeros.zeros(bytes.len());
+            prop_assert_eq!(zeros.sum(), plain(want, &vec![0; bytes.len()]));
         }
     }
 }

@@ -2,14 +2,76 @@
 
 /// djb2 over the bytes of the key, without a NUL behind it.
 pub fn djb2(key: &[u8]) -> u64 {
-    key.iter().fold(5381, |h: u64, &b| {
-        h.wrapping_mul(33).wrapping_add(u64::from(b))
-    })
+    let (whole, rest) = key.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut hash = Djb2::new();
+    for word in whole {
+        hash.eight(u64::from_le_bytes(*word));
+    }
+    hash.end(u64::from_le_bytes(last), rest.len())
+}
+
+/// The hash in the making, eight bytes at a time.
+pub(super) struct Djb2(u64);
+
+impl Djb2 {
+    pub fn new() -> Self {
+        Self(5381)
+    }
+
+    /// Eight more bytes.
+    #[inline]
+    pub fn eight(&mut self, word: u64) {
+        let h = self.0.wrapping_mul(POWERS[8]);
+        self.0 = h.wrapping_add(eight(word));
+    }
+
+    /// The hash with the `n` last bytes, less than 8.
+    #[inline]
+    pub fn end(self, last: u64, n: usize) -> u64 {
+        if n == 0 {
+            return self.0;
+        }
+        // Zeros in front add nothing.
+        let h = self.0.wrapping_mul(POWERS[n]);
+        h.wrapping_add(eight(last << (64 - 8 * n)))
+    }
+}
+
+/// Powers of 33.
+const POWERS: [u64; 9] = {
+    let mut p = [1; 9];
+    let mut i = 1;
+    while i < 9 {
+        p[i] = p[i - 1] * 33;
+        i += 1;
+    }
+    p
+};
+
+/// What eight bytes add: pairs of bytes, then pairs of pairs, side by side in one word.
+fn eight(word: u64) -> u64 {
+    const BYTES: u64 = 0x00FF_00FF_00FF_00FF;
+    const PAIRS: u64 = 0x0000_FFFF_0000_FFFF;
+    let pairs = (word & BYTES) * 33 + (word >> 8 & BYTES);
+    let fours = (pairs & PAIRS) * POWERS[2] + (pairs >> 16 & PAIRS);
+    (fours & 0xFFFF_FFFF) * POWERS[4] + (fours >> 32)
 }
 
 /// The slot of `key` in tables of `slots` slots (1..=510).
 pub fn slot(key: &[u8], slots: u16) -> u16 {
-    (djb2(key) % u64::from(slots.max(1))) as u16
+    slot_of(djb2(key), slots)
+}
+
+/// The slot of a key with this hash.
+pub fn slot_of(hash: u64, slots: u16) -> u16 {
+    // The usual number as a constant: a division costs more than the rest of a look-up's arithmetic.
+    const USUAL: u64 = super::table::SLOTS as u64;
+    match u64::from(slots) {
+        USUAL => (hash % USUAL) as u16,
+        n => (hash % n.max(1)) as u16,
+    }
 }
 
 #[cfg(test)]
@@ -25,6 +87,14 @@ mod tests {
         let s = slot(b"/k0", 510);
         for k in ["/k176", "/k253", "/k330"] {
             assert_eq!(slot(k.as_bytes(), 510), s);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn eight_at_a_time_is_the_definition(key: Vec<u8>) {
+            let plain = key.iter().fold(5381u64, |h, &b| h.wrapping_mul(33).wrapping_add(b.into()));
+            proptest::prop_assert_eq!(djb2(&key), plain);
         }
     }
 

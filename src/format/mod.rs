@@ -30,6 +30,7 @@ pub mod block;
 pub mod checksum;
 pub mod hash;
 pub mod header;
+pub mod key;
 pub mod slot;
 pub mod table;
 

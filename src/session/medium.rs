@@ -3,6 +3,8 @@
 use crate::engine::storage::Overlay;
 use crate::engine::{Engine, State, Storage};
 use crate::error::{Error, Result};
+use crate::format::key::Key;
+use crate::format::slot::Slot;
 use crate::sys::file::FileMap;
 use crate::sys::shm::Shm;
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// Where the engine of a handle works.
 pub(super) enum Medium {
-    File(FileMap),
+    /// Shared with those who read without the lock.
+    File(Arc<FileMap>),
     /// A read-only handle that had to recover.
     Memory(Overlay<FileMap>),
 }
@@ -33,6 +36,9 @@ forward! {
     known_len() -> u64;
     read(at: u64, buf: &mut [u8]) -> Result<()>;
     load(at: u64) -> Result<u64>;
+    holds(at: u64, key: &Key) -> Result<bool>;
+    load_slot(at: u64) -> Result<Slot>;
+    read_value(at: u64, most: usize, buf: &mut [u8]) -> Result<usize>;
     store(at: u64, word: u64) -> Result<()>;
     grow(len: u64) -> Result<()>;
     truncate(len: u64) -> Result<()>;
@@ -72,7 +78,7 @@ pub(super) fn open_engine(
 ) -> Result<Engine<Medium, Words>> {
     let file = map.file().reopen(false);
     match Engine::open(
-        Medium::File(map),
+        Medium::File(Arc::new(map)),
         Words::Shared(shm.clone()),
         writable,
         large_files(),

@@ -5,13 +5,16 @@
 mod callers;
 mod join;
 mod medium;
+mod reads;
 
 pub use callers::CallersLock;
+pub use reads::Reads;
 
 use crate::engine::state::phase;
 use crate::engine::{Engine, Position};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
+use crate::format::block::KEY_LEN;
 use crate::log;
 use crate::sys::file::{File, FileMap, Owner};
 use crate::sys::sem::Sem;
@@ -71,6 +74,7 @@ pub struct Session {
     /// Number of our user record.
     me: u32,
     engine: Engine<Medium, Words>,
+    reads: Arc<Reads>,
     /// The description that the locks hang on, for ours alone: its view of write errors is not
     /// used up by the caller's syncs.
     file: File,
@@ -161,10 +165,13 @@ impl Session {
             r.flags.store(flags, Relaxed);
         }
         let ht = shm::touch(&names::shm_name(names::HT, &shm.stem()), owner);
+        let reads = Arc::new(Reads::new());
+        reads.follow(&engine, shm, request.sem);
         Ok(Self {
             shm: shm.clone(),
             me,
             engine,
+            reads,
             file,
             callers_file,
             ht,
@@ -243,9 +250,22 @@ impl Session {
         medium::leave_behind(std::mem::replace(&mut self.engine, engine));
         self.file = file;
         self.shm = shm;
+        // Another thread of the parent may have been inside the old one as well.
+        self.reads = Arc::new(Reads::new());
+        self.reads.follow(&self.engine, &self.shm, self.sem);
         self.me = me;
         self.process = fork::generation();
         Ok(())
+    }
+
+    /// Reads that take no lock.
+    pub fn reads(&self) -> &Arc<Reads> {
+        &self.reads
+    }
+
+    fn set_engine(&mut self, engine: Engine<Medium, Words>) {
+        self.engine = engine;
+        self.reads.follow(&self.engine, &self.shm, self.sem);
     }
 
     /// The sizes of the file.
@@ -300,7 +320,8 @@ impl Session {
             && self.shm.state().phase.load(Relaxed) != phase::UNREAD
         {
             // Somebody who may write has recovered the file meanwhile.
-            self.engine = open_engine(FileMap::new(self.file.reopen(false)?)?, &self.shm, false)?;
+            let map = FileMap::new(self.file.reopen(false)?)?;
+            self.set_engine(open_engine(map, &self.shm, false)?);
         }
         let answer = f(&mut self.engine);
         if self.engine.store().is_torn() {
@@ -318,7 +339,7 @@ impl Session {
         if self.engine.store().is_torn() {
             let writable = self.file.is_writable();
             let map = FileMap::new(self.file.reopen(writable)?)?;
-            self.engine = open_engine(map, &self.shm, writable)?;
+            self.set_engine(open_engine(map, &self.shm, writable)?);
         }
         Ok(())
     }
@@ -332,8 +353,13 @@ impl Session {
 
     /// See [`Engine::get`].
     pub fn get(&mut self, key: &[u8], buf: &mut [u8]) -> Result<Option<usize>> {
-        self.is_no_closer();
-        self.with(|e| e.get(key, buf))
+        match self.reads.get(key, buf) {
+            Some(answer) if !self.is_inherited() => Ok(answer),
+            _ => {
+                self.is_no_closer();
+                self.with(|e| e.get(key, buf))
+            }
+        }
     }
 
     /// See [`Engine::put`].
@@ -348,10 +374,21 @@ impl Session {
         self.with(|e| e.delete(key))
     }
 
-    /// See [`Engine::next`].
-    pub fn next(&mut self, pos: &mut Position, buf: Option<&mut [u8]>) -> Result<Option<Vec<u8>>> {
-        self.is_no_closer();
-        self.with(|e| e.next(pos, buf))
+    /// See [`Engine::next_entry`].
+    pub fn next(
+        &mut self,
+        pos: &mut Position,
+        key: &mut [u8; KEY_LEN],
+        mut buf: Option<&mut [u8]>,
+    ) -> Result<bool> {
+        self.follow_fork()?;
+        match self.reads.next(pos, key, buf.as_deref_mut()) {
+            Some(found) => Ok(found),
+            None => {
+                self.is_no_closer();
+                self.with(|e| e.next_entry(pos, key, buf))
+            }
+        }
     }
 
     /// Makes everything answered so far durable.
@@ -382,7 +419,7 @@ impl Session {
         }
         let map = FileMap::new(self.file.reopen(true)?)?;
         let _held = Held::engine(&self.shm, self.me);
-        self.engine = open_engine(map, &self.shm, true)?;
+        self.set_engine(open_engine(map, &self.shm, true)?);
         if let Some(r) = self.shm.users().records.get(self.me as usize) {
             r.flags.fetch_or(users::WRITER, Relaxed);
         }

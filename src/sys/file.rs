@@ -1,22 +1,26 @@
 //! The database file: opened, locked, mapped, grown, synced.
 //!
-//! The file is mapped in pieces that never move; a piece may reach past the end of the file, so
+//! The file is mapped in pieces that never move; the last one may reach past the end of the file, so
 //! that growth by another process needs no new mapping. No access goes past the end: the length is
 //! asked for whenever one would.
 
-use super::sigbus::Guard;
+use super::sigbus::{self, Guard};
 use super::{errno, retry, room_allowed};
 use crate::engine::Storage;
+use crate::engine::storage::plain;
 use crate::error::{Error, Result};
+use crate::format::block::{self, KEY_LEN};
+use crate::format::key::Key;
+use crate::format::slot::{Slot, Word};
 use memmap2::{MmapOptions, MmapRaw};
-use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Release},
+    AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What tells one file from another, also after its number was given to a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,32 +346,51 @@ pub fn sync_directory_of(path: &CStr) -> io::Result<()> {
     }
 }
 
-struct Piece {
-    start: u64,
-    map: MmapRaw,
+struct Map {
     guard: Guard,
+    _map: MmapRaw,
 }
 
-/// The mapped file.
+/// The mapped file. Any thread may read while one writes.
 pub struct FileMap {
     file: File,
-    pieces: RefCell<Vec<Piece>>,
+    /// Address of each piece, 0 while it is not mapped. Piece 0 is the first [`PIECE`] bytes, each
+    /// further one as long as all before it: the number of an offset's piece is a matter of its bits.
+    pieces: [AtomicUsize; PIECES],
+    maps: Mutex<Vec<Map>>,
     /// The file was this long when last asked.
-    known: Cell<u64>,
+    known: AtomicU64,
+    /// [`sigbus::hits`] when no map of this file was torn.
+    hits: AtomicUsize,
 }
 
-/// The smallest piece that is mapped.
+/// The smallest piece that is mapped, in bytes.
 const PIECE: u64 = 1 << 20;
+/// Enough for any offset.
+const PIECES: usize = 45;
+
+fn piece_of(at: u64) -> usize {
+    (u64::BITS - (at / PIECE).leading_zeros()) as usize
+}
+
+fn piece_start(n: usize) -> u64 {
+    match n {
+        0 => 0,
+        n => PIECE << (n - 1),
+    }
+}
 
 impl FileMap {
     /// Maps all of `file`.
     pub fn new(file: File) -> Result<Self> {
         let map = Self {
-            known: Cell::new(file.len()?),
+            known: AtomicU64::new(file.len()?),
             file,
-            pieces: RefCell::new(Vec::new()),
+            pieces: [const { AtomicUsize::new(0) }; PIECES],
+            maps: Mutex::new(Vec::new()),
+            hits: AtomicUsize::new(sigbus::hits()),
         };
-        map.reach(map.known.get().max(1))?;
+        map.reach(map.known.load(Relaxed).max(1))?;
         Ok(map)
     }
 
@@ -379,52 +402,63 @@ impl FileMap {
     /// Whether a page was gone when it was touched: somebody has cut the file off. Pages of zeros
     /// stand in the map since then, so it must not be used any more.
     pub fn is_torn(&self) -> bool {
-        self.pieces.borrow().iter().any(|p| p.guard.was_hit())
+        let hits = sigbus::hits();
+        if hits == self.hits.load(Relaxed) {
+            return false;
+        }
+        let torn = self.maps().iter().any(|m| m.guard.was_hit());
+        if !torn {
+            self.hits.store(hits, Relaxed);
+        }
+        torn
     }
 
-    /// Maps the file until `end` is inside a piece.
+    fn maps(&self) -> MutexGuard<'_, Vec<Map>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Maps the file until `end`, which is not 0, is inside a piece.
     fn reach(&self, end: u64) -> Result<()> {
-        let mut pieces = self.pieces.borrow_mut();
-        let mapped = pieces.last().map_or(0, |p| p.start + p.map.len() as u64);
-        if end <= mapped {
+        let last = piece_of(end - 1);
+        let mut maps = self.maps();
+        let missing = |n: &usize| self.pieces[*n].load(Relaxed) == 0;
+        let Some(first) = (0..=last).find(missing) else {
             return Ok(());
-        }
-        // As much again as there is, so that a growing file needs few pieces.
-        let len = (end - mapped)
-            .next_multiple_of(PIECE)
-            .max(mapped.min(1 << 30))
-            .max(PIECE);
+        };
+        let start = piece_start(first);
+        let len = usize::try_from(piece_start(last + 1) - start).map_err(|_| Error::Memory)?;
         let mut options = MmapOptions::new();
-        options
-            .offset(mapped)
-            .len(usize::try_from(len).map_err(|_| Error::Memory)?);
+        options.offset(start).len(len);
         let map = if self.file.writable {
             options.map_raw(&self.file.fd)?
         } else {
             options.map_raw_read_only(&self.file.fd)?
         };
-        pieces.try_reserve(1).map_err(|_| Error::Memory)?;
-        let guard = Guard::new(map.as_mut_ptr(), map.len());
-        pieces.push(Piece {
-            start: mapped,
-            map,
-            guard,
+        maps.try_reserve(1).map_err(|_| Error::Memory)?;
+        let address = map.as_mut_ptr() as usize;
+        maps.push(Map {
+            guard: Guard::new(map.as_mut_ptr(), map.len()),
+            _map: map,
         });
+        for n in first..=last {
+            let inside = (piece_start(n) - start) as usize;
+            self.pieces[n].store(address + inside, Release);
+        }
         Ok(())
     }
 
     /// The address of a range that is inside the file, as far as that is known, and in one piece:
     /// nearly every access.
+    #[inline]
     fn one(&self, at: u64, len: usize) -> Option<*mut u8> {
         let end = at.checked_add(len as u64)?;
-        if end > self.known.get() {
+        let n = piece_of(at);
+        if end > self.known.load(Relaxed) || end > piece_start(n + 1) {
             return None;
         }
-        let pieces = self.pieces.borrow();
-        let inside = |p: &&Piece| at >= p.start && end <= p.start + p.map.len() as u64;
-        let p = pieces.iter().find(inside)?;
-        // SAFETY: the offset lies inside this piece, so the address is inside its mapping.
-        Some(unsafe { p.map.as_mut_ptr().add((at - p.start) as usize) })
+        let address = self.pieces.get(n)?.load(Acquire);
+        // What is mapped stays so as long as `self` lives.
+        (address != 0).then(|| (address + (at - piece_start(n)) as usize) as *mut u8)
     }
 
     /// Calls `f` with the addresses of the parts of a range that is inside the file.
@@ -432,28 +466,23 @@ impl FileMap {
         let end = at
             .checked_add(len as u64)
             .ok_or(Error::Corrupt("offset out of range"))?;
-        if end > self.known.get() {
-            self.known.set(self.file.len()?);
-            if end > self.known.get() {
-                return Err(errno(libc::EIO).into());
-            }
+        if end > self.known_len() && end > self.len()? {
+            return Err(errno(libc::EIO).into());
+        }
+        if len == 0 {
+            return Ok(());
         }
         self.reach(end)?;
-        let pieces = self.pieces.borrow();
         let mut done = 0;
-        for p in pieces.iter() {
+        while done < len {
             let from = at + done as u64;
-            let stop = p.start + p.map.len() as u64;
-            if done < len && from >= p.start && from < stop {
-                let n = (len - done).min((stop - from) as usize);
-                // SAFETY: `from` lies inside this piece, so the address is inside its mapping.
-                f(
-                    unsafe { p.map.as_mut_ptr().add((from - p.start) as usize) },
-                    done,
-                    n,
-                );
-                done += n;
-            }
+            let stop = piece_start(piece_of(from) + 1);
+            let n = (len - done).min((stop - from) as usize);
+            let Some(address) = self.one(from, n) else {
+                return Err(errno(libc::EIO).into());
+            };
+            f(address, done, n);
+            done += n;
         }
         Ok(())
     }
@@ -461,12 +490,13 @@ impl FileMap {
 
 impl Storage for FileMap {
     fn len(&self) -> Result<u64> {
-        self.known.set(self.file.len()?);
-        Ok(self.known.get())
+        let len = self.file.len()?;
+        self.known.store(len, Relaxed);
+        Ok(len)
     }
 
     fn known_len(&self) -> u64 {
-        self.known.get()
+        self.known.load(Relaxed)
     }
 
     fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
@@ -476,10 +506,10 @@ impl Storage for FileMap {
             return Ok(());
         }
         let end = at.saturating_add(buf.len() as u64);
-        if end > self.known.get() {
+        if end > self.known_len() {
             self.len()?;
         }
-        let inside = self.known.get().saturating_sub(at).min(buf.len() as u64) as usize;
+        let inside = self.known_len().saturating_sub(at).min(buf.len() as u64) as usize;
         let (buf, behind) = buf.split_at_mut(inside);
         behind.fill(0);
         if buf.is_empty() {
@@ -506,6 +536,49 @@ impl Storage for FileMap {
         let mut w = [0; 8];
         self.read(at, &mut w)?;
         Ok(u64::from_le_bytes(w))
+    }
+
+    #[inline]
+    fn holds(&self, at: u64, key: &Key) -> Result<bool> {
+        let Some(field) = self.one(at, KEY_LEN).filter(|_| at.is_multiple_of(8)) else {
+            return plain::holds(self, at, key);
+        };
+        // SAFETY: a key has less words than the field, which is mapped, inside the file, and begins at
+        // a multiple of 8.
+        Ok(key.is_in(|i| unsafe { word_at(field, 8 * i) }))
+    }
+
+    #[inline]
+    fn load_slot(&self, at: u64) -> Result<Slot> {
+        let Some(slot) = self.one(at, 24).filter(|_| at.is_multiple_of(8)) else {
+            return plain::load_slot(self, at);
+        };
+        // SAFETY: 24 mapped bytes at a multiple of 8, inside the file.
+        let word = |i: usize| unsafe { word_at(slot, 8 * i) };
+        let last = Word(word(2));
+        Ok(Slot {
+            a: word(0) as i64,
+            b: word(1) as i64,
+            word: last,
+        })
+    }
+
+    #[inline]
+    fn read_value(&self, at: u64, most: usize, buf: &mut [u8]) -> Result<usize> {
+        let field = at.saturating_add(block::VALUE as u64);
+        let Some(value) = self.one(field, block::VALUE_LEN) else {
+            return plain::read_value(self, at, most, buf);
+        };
+        // SAFETY: the 4 bytes before the value, at a multiple of 4, in the same mapped page.
+        let size = unsafe { &*value.sub(4).cast::<AtomicU32>() }.load(Acquire);
+        let size = (u32::from_le(size) as usize)
+            .min(most)
+            .min(block::VALUE_LEN);
+        if let Some(buf) = buf.get_mut(..size) {
+            // SAFETY: as many bytes at `value` are mapped and inside the file; as in `read`.
+            unsafe { std::ptr::copy_nonoverlapping(value, buf.as_mut_ptr(), size) };
+        }
+        Ok(size)
     }
 
     fn store(&self, at: u64, word: u64) -> Result<()> {
@@ -540,7 +613,7 @@ impl Storage for FileMap {
 
     fn truncate(&self, len: u64) -> Result<()> {
         self.file.set_len(len)?;
-        self.known.set(len);
+        self.known.store(len, Relaxed);
         Ok(())
     }
 
@@ -556,6 +629,16 @@ impl Storage for FileMap {
     fn is_file(&self) -> bool {
         true
     }
+}
+
+/// The word `from` bytes behind `at`.
+///
+/// # Safety
+/// 8 bytes there are mapped, at a multiple of 8.
+#[inline]
+unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
+    // SAFETY: the caller's promise. Acquire: one after the other.
+    u64::from_le(unsafe { &*at.add(from).cast::<AtomicU64>() }.load(Acquire))
 }
 
 /// Where a file system cannot allocate: zeros are written.

@@ -12,6 +12,7 @@ pub mod file;
 pub mod fork;
 pub mod lock;
 pub mod names;
+pub mod published;
 pub mod sem;
 pub mod shm;
 pub mod sigbus;

@@ -28,6 +28,12 @@ static RANGES: [Range; MOST] = [const {
 }; MOST];
 
 static INSTALL: Once = Once::new();
+static HITS: AtomicUsize = AtomicUsize::new(0);
+
+/// How often a page of any of our maps was gone: as long as this stays, no map has been torn.
+pub fn hits() -> usize {
+    HITS.load(Acquire)
+}
 
 /// What handled SIGBUS before: written once, before our handler is installed.
 struct Before(std::cell::UnsafeCell<MaybeUninit<libc::sigaction>>);
@@ -109,6 +115,7 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
         };
         if p != libc::MAP_FAILED {
             r.hit.store(true, Relaxed);
+            HITS.fetch_add(1, Release);
             return;
         }
     }

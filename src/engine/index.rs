@@ -1,0 +1,467 @@
+//! Which key is where, as one handle remembers it, so that a look-up touches no pair but the one
+//! that it wants, and takes no lock.
+//!
+//! For each slot there is a row of fingerprints, one for each table of the chain: what the slot
+//! holds there, or 16 bits of the hash of the key. A row is made when its slot is first used, under
+//! the engine lock, which is also when the pairs of the chain are checked. It is believed as long as
+//! [`State::changes`] of that slot has not moved; every change of which key is where moves it,
+//! overwrites do not. Everything is void when [`State::layout`] moves.
+//!
+//! # Reading without the lock
+//!
+//! [`Reader`] looks a key up in its row, loads the word of the slot, copies from the copy that this
+//! names, and loads the word again. A copy is never written while its slot's word names it: an
+//! overwrite writes the other one, a delete leaves the contents alone, and a pair is used again only
+//! when the word has changed. No word comes twice: each change of a pair has an epoch of its own.
+//! What is done to pairs in any other way (recovery, the close) moves the layout first, and that
+//! is looked at last. So what was copied is what was there at one instant. Where anything has
+//! changed meanwhile, or nothing is remembered, the caller asks again under the lock.
+//!
+//! Memory: 2 bytes a slot and table, rounded up to the next power of two.
+
+use super::look::Content;
+use super::{Engine, Place, Position, State, Storage};
+use crate::error::{Error, Result};
+use crate::format::block::{self, KEY_LEN, Side};
+use crate::format::key::Key;
+use crate::format::slot::Slot;
+use crate::format::{PAGE, Sizes, hash, table};
+use std::sync::OnceLock;
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+/// The slot was never used.
+pub(crate) const UNUSED: u16 = 0;
+/// The slot holds a deleted pair.
+pub(crate) const DELETED: u16 = 1;
+/// The slot names no pair, or one that is not to be served.
+pub(crate) const NOTHING: u16 = 2;
+/// The pair is not as its slot says, or damaged: its key may be any.
+pub(crate) const UNSURE: u16 = 3;
+const FIRST_PRINT: u16 = 4;
+
+/// The fingerprint of a key with this hash. All keys of a slot share the hash modulo the number of
+/// slots, so other bits are taken.
+pub(crate) fn print_of(hash: u64) -> u16 {
+    let mixed = (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u16;
+    mixed.max(FIRST_PRINT)
+}
+
+/// No row is made at this number of changes.
+const NEVER: u64 = u64::MAX;
+/// The first chunk holds this many tables, each further one as many as all before it.
+const FIRST_CHUNK: usize = 16;
+const CHUNKS: usize = 29;
+/// Fingerprints in a word.
+const LANES: usize = 4;
+const LANE: u64 = 0x0001_0001_0001_0001;
+
+/// The chunk of table `t`.
+fn chunk_of(t: usize) -> usize {
+    (usize::BITS - (t / FIRST_CHUNK).leading_zeros()) as usize
+}
+
+/// The first table of a chunk.
+fn chunk_start(c: usize) -> usize {
+    match c {
+        0 => 0,
+        c => FIRST_CHUNK << (c - 1),
+    }
+}
+
+/// How many tables a chunk holds.
+fn chunk_len(c: usize) -> usize {
+    chunk_start(c).max(FIRST_CHUNK)
+}
+
+/// Arrays that grow without moving: written by one thread, read by any.
+type Chunks = [OnceLock<Box<[AtomicU64]>>; CHUNKS];
+
+/// A chunk, made of so many words if it is not there yet.
+fn chunk(chunks: &Chunks, c: usize, words: usize) -> Result<&[AtomicU64]> {
+    let place = chunks.get(c).ok_or(Error::Memory)?;
+    if place.get().is_none() {
+        let mut new = Vec::new();
+        new.try_reserve_exact(words).map_err(|_| Error::Memory)?;
+        new.resize_with(words, || AtomicU64::new(0));
+        // Only the thread that holds the handle writes, so nobody was faster.
+        let _ = place.set(new.into_boxed_slice());
+    }
+    place.get().map(AsRef::as_ref).ok_or(Error::Memory)
+}
+
+/// What a handle remembers.
+pub struct Index {
+    slots: u16,
+    /// The [`State::layout`] for which it holds.
+    layout: AtomicU64,
+    /// How many tables are known, and their offsets.
+    count: AtomicUsize,
+    tables: Chunks,
+    /// For each slot a row of fingerprints of the chunk's tables.
+    rows: Chunks,
+    /// For each slot [`State::changes`] when its row was made, if all in it is sure.
+    made: Box<[AtomicU64]>,
+}
+
+impl Index {
+    /// Of nothing.
+    pub(crate) fn new(slots: u16) -> Result<Self> {
+        let mut made = Vec::new();
+        made.try_reserve_exact(slots as usize)
+            .map_err(|_| Error::Memory)?;
+        made.resize_with(slots as usize, || AtomicU64::new(NEVER));
+        Ok(Self {
+            slots,
+            layout: AtomicU64::new(NEVER),
+            count: AtomicUsize::new(0),
+            tables: [const { OnceLock::new() }; CHUNKS],
+            rows: [const { OnceLock::new() }; CHUNKS],
+            made: made.into_boxed_slice(),
+        })
+    }
+
+    /// Forgets everything and begins with these tables.
+    fn begin(&self, layout: u64, tables: &[u64]) -> Result<()> {
+        self.layout.store(NEVER, Relaxed);
+        for made in &self.made {
+            made.store(NEVER, Relaxed);
+        }
+        // Who reads sees these before anything that follows.
+        fence(Release);
+        self.count.store(0, Relaxed);
+        self.add_tables(tables)?;
+        self.layout.store(layout, Release);
+        Ok(())
+    }
+
+    /// Learns of tables that were appended. In those no slot is used as far as rows are made.
+    fn add_tables(&self, tables: &[u64]) -> Result<()> {
+        for (t, &at) in tables.iter().enumerate().skip(self.count.load(Relaxed)) {
+            let (c, n) = (chunk_of(t), chunk_len(chunk_of(t)));
+            chunk(&self.rows, c, self.slots as usize * (n / LANES))?;
+            chunk(&self.tables, c, n)?[t - chunk_start(c)].store(at, Relaxed);
+            for slot in 0..self.slots {
+                self.set(slot, t, UNUSED);
+            }
+            self.count.store(t + 1, Release);
+        }
+        Ok(())
+    }
+
+    fn table(&self, t: usize) -> Option<u64> {
+        let c = chunk_of(t);
+        let chunk = self.tables.get(c)?.get()?;
+        Some(chunk.get(t - chunk_start(c))?.load(Relaxed))
+    }
+
+    /// The word that holds the fingerprint of a slot in table `t`, and where in it.
+    fn lane(&self, slot: u16, t: usize) -> Option<(&AtomicU64, usize)> {
+        let c = chunk_of(t);
+        let n = t - chunk_start(c);
+        let row = self.rows.get(c)?.get()?;
+        let word = row.get(slot as usize * (chunk_len(c) / LANES) + n / LANES)?;
+        Some((word, 16 * (n % LANES)))
+    }
+
+    fn get(&self, slot: u16, t: usize) -> u16 {
+        self.lane(slot, t).map_or(NOTHING, |(word, shift)| {
+            (word.load(Relaxed) >> shift) as u16
+        })
+    }
+
+    fn set(&self, slot: u16, t: usize, print: u16) {
+        if let Some((word, shift)) = self.lane(slot, t) {
+            let others = word.load(Relaxed) & !(0xFFFF << shift);
+            word.store(others | u64::from(print) << shift, Relaxed);
+        }
+    }
+
+    /// The first table from `from` on where this fingerprint is.
+    #[inline]
+    pub(crate) fn search(&self, slot: u16, from: usize, print: u16) -> Option<usize> {
+        let count = self.count.load(Acquire);
+        let want = u64::from(print) * LANE;
+        for c in chunk_of(from)..CHUNKS {
+            let start = chunk_start(c);
+            if start >= count {
+                break;
+            }
+            let words = chunk_len(c) / LANES;
+            let first = slot as usize * words;
+            let row = self.rows[c].get()?.get(first..first + words)?;
+            let skipped = from.saturating_sub(start);
+            // The bits of the lanes before `from`.
+            let mut before = !(u64::MAX << (16 * (skipped % LANES)));
+            for (i, word) in row.iter().enumerate().skip(skipped / LANES) {
+                let differs = word.load(Relaxed) ^ want;
+                // The top bit of each lane that is zero; above the lowest of them there may be others.
+                let equal = differs.wrapping_sub(LANE) & !differs & (LANE << 15) & !before;
+                if equal != 0 {
+                    let found = start + i * LANES + equal.trailing_zeros() as usize / 16;
+                    return (found < count).then_some(found);
+                }
+                before = 0;
+            }
+        }
+        None
+    }
+}
+
+/// Reads of a database that take no lock.
+pub struct Reader<'a, S> {
+    pub(crate) index: &'a Index,
+    pub(crate) store: &'a S,
+    pub(crate) state: &'a State,
+    pub(crate) sizes: Sizes,
+}
+
+/// What was there when a read began.
+#[derive(Clone, Copy)]
+struct Stamp {
+    layout: u64,
+    changes: u64,
+}
+
+/// A slot that is live, and the block that it names.
+struct Named {
+    slot: u64,
+    word: u64,
+    block: u64,
+}
+
+impl<S: Storage> Reader<'_, S> {
+    /// As [`Engine::get`]; `None` if it must be asked under the lock.
+    pub fn get(&self, key: &[u8], buf: &mut [u8]) -> Option<Option<usize>> {
+        let Some(key) = &Key::new(key) else {
+            return Some(None);
+        };
+        let hash = key.hash();
+        let slot = hash::slot_of(hash, self.sizes.slots);
+        let print = print_of(hash);
+        let stamp = self.stamp(slot)?;
+        let mut t = 0;
+        while let Some(n) = self.index.search(slot, t, print) {
+            let named = self.named(slot, n)??;
+            if self
+                .store
+                .holds(named.block + block::KEY as u64, key)
+                .ok()?
+            {
+                let size = self.value(&named, buf)?;
+                return self.is_still(&named, stamp).then_some(Some(size));
+            }
+            if !self.is_still(&named, stamp) {
+                return None;
+            }
+            t = n + 1;
+        }
+        (self.stamp(slot)? == stamp).then_some(None)
+    }
+
+    /// As [`Engine::next`], but the whole key field is copied into `key`, and `Some(false)` is the
+    /// end; `None` if it must be asked under the lock. `pos` moves as far as it came.
+    pub fn next(
+        &self,
+        pos: &mut Position,
+        key: &mut [u8; KEY_LEN],
+        buf: Option<&mut [u8]>,
+    ) -> Option<bool> {
+        loop {
+            let count = self.index.count.load(Acquire);
+            let t = usize::try_from(pos.table).ok()?;
+            if t >= count {
+                let known = self.index.layout.load(Acquire) == self.state.layout.load(Acquire)
+                    && self.state.tables.load(Acquire) == count as u64;
+                return known.then_some(false);
+            }
+            if pos.slot >= u64::from(self.sizes.slots) {
+                *pos = Position {
+                    table: pos.table + 1,
+                    slot: 0,
+                };
+                continue;
+            }
+            let slot = pos.slot as u16;
+            let stamp = self.stamp(slot)?;
+            let Some(named) = self.named(slot, t)? else {
+                pos.slot += 1;
+                continue;
+            };
+            let print = self.index.get(slot, t);
+            // The same print in an earlier table may be the same key, which then counts there.
+            if print < FIRST_PRINT || self.index.search(slot, 0, print) != Some(t) {
+                return None;
+            }
+            let field = named.block + block::KEY as u64;
+            self.store.read(field, key).ok()?;
+            if let Some(buf) = buf {
+                let n = self.value(&named, buf)?.min(buf.len());
+                buf[n..].fill(0);
+            }
+            if !self.is_still(&named, stamp) {
+                return None;
+            }
+            pos.slot += 1;
+            return Some(true);
+        }
+    }
+
+    /// `None` if nothing sure is remembered of this slot.
+    fn stamp(&self, slot: u16) -> Option<Stamp> {
+        let changes = self.state.changes.get(slot as usize)?.load(Acquire);
+        let stamp = Stamp {
+            layout: self.state.layout.load(Acquire),
+            changes,
+        };
+        let made = self.index.made.get(slot as usize)?.load(Acquire);
+        (made == changes && self.index.layout.load(Acquire) == stamp.layout).then_some(stamp)
+    }
+
+    /// The block that a slot names; `Some(None)` if it is not live.
+    fn named(&self, slot: u16, t: usize) -> Option<Option<Named>> {
+        let at = table::slot_offset(self.index.table(t)?, slot);
+        let Slot { a, b, word } = self.store.load_slot(at).ok()?;
+        if a <= 0 {
+            // Half a slot is for those to judge who hold the lock.
+            return (a < 0 || b == 0).then_some(None);
+        }
+        let pair = a as u64;
+        pair.is_multiple_of(PAGE).then_some(Some(Named {
+            slot: at,
+            word: word.0,
+            block: word.side().offset(pair),
+        }))
+    }
+
+    fn value(&self, named: &Named, buf: &mut [u8]) -> Option<usize> {
+        let most = self.sizes.value as usize;
+        self.store.read_value(named.block, most, buf).ok()
+    }
+
+    /// Whether what was read of a block is what it held at one instant.
+    fn is_still(&self, named: &Named, stamp: Stamp) -> bool {
+        fence(Acquire);
+        self.store
+            .load(named.slot + 16)
+            .is_ok_and(|w| w == named.word)
+            && self.state.layout.load(Relaxed) == stamp.layout
+    }
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Self) -> bool {
+        (self.layout, self.changes) == (other.layout, other.changes)
+    }
+}
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    fn changes(&self, slot: u16) -> u64 {
+        let word = self.st().changes.get(slot as usize);
+        word.map_or(0, |w| w.load(Relaxed))
+    }
+
+    /// Makes the row of a slot, if it is not there or is old.
+    pub(crate) fn make_row(&mut self, slot: u16) -> Result<()> {
+        let n = slot as usize;
+        loop {
+            if self.index.layout.load(Relaxed) != self.layout {
+                self.index.begin(self.layout, &self.tables)?;
+                self.rows.clear();
+            }
+            self.index.add_tables(&self.tables)?;
+            let changes = self.changes(slot);
+            if self.rows.get(n) == Some(&changes) {
+                return Ok(());
+            }
+            if self.rows.len() <= n {
+                let more = self.sizes.slots as usize - self.rows.len();
+                self.rows.try_reserve(more).map_err(|_| Error::Memory)?;
+                self.rows.resize(self.sizes.slots as usize, NEVER);
+            }
+            self.index.made[n].store(NEVER, Relaxed);
+            fence(Release);
+            let mut sure = true;
+            let mut t = 0;
+            // A first touch can lead to a repair that changes the chain: then all begins anew. It
+            // happens once to a pair.
+            while t < self.tables.len() && self.changes(slot) == changes {
+                let place = self.place(t, slot)?;
+                let print = self.print_at(&place)?;
+                sure &= print != UNSURE;
+                self.index.set(slot, t, print);
+                t += 1;
+            }
+            if self.changes(slot) != changes
+                || self.index.layout.load(Relaxed) != self.layout
+                || self.rows.len() <= n
+            {
+                continue;
+            }
+            self.rows[n] = changes;
+            if sure {
+                self.index.made[n].store(changes, Release);
+            }
+        }
+    }
+
+    fn print_at(&mut self, place: &Place) -> Result<u16> {
+        if place.slot.is_unused() {
+            return Ok(UNUSED);
+        }
+        if place.pair == 0 {
+            return Ok(NOTHING);
+        }
+        if place.slot.is_deleted() {
+            return Ok(DELETED);
+        }
+        Ok(match self.content(*place)? {
+            Content::Live(side) if self.is_checked(place.pair) => {
+                print_of(self.hash_at(place.pair, side)?)
+            }
+            Content::Live(_) | Content::Damaged => UNSURE,
+            Content::Deleted => DELETED,
+            Content::Nothing => NOTHING,
+        })
+    }
+
+    fn hash_at(&self, pair: u64, side: Side) -> Result<u64> {
+        let mut field = [0; KEY_LEN];
+        self.store
+            .read(side.offset(pair) + block::KEY as u64, &mut field)?;
+        let n = field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
+        Ok(hash::djb2(&field[..n]))
+    }
+
+    /// The first table from `from` on where a key with this fingerprint may be. The row is made.
+    pub(crate) fn candidate(&self, slot: u16, from: usize, print: u16) -> Option<usize> {
+        let found = self.index.search(slot, from, print);
+        if self.index.made[slot as usize].load(Relaxed) != NEVER {
+            return found;
+        }
+        let unsure = self.index.search(slot, from, UNSURE);
+        found.min(unsure).or(found).or(unsure)
+    }
+
+    /// A slot has been written: everybody's rows of it are old, but ours can follow.
+    pub(crate) fn changed_slot(&mut self, place: &Place, print: u16) {
+        let n = place.index as usize;
+        let Some(word) = self.st().changes.get(n) else {
+            return;
+        };
+        let before = word.fetch_add(1, Release);
+        if self.rows.get(n) == Some(&before)
+            && self.index.layout.load(Relaxed) == self.layout
+            && place.table < self.index.count.load(Relaxed)
+        {
+            self.index.set(place.index, place.table, print);
+            self.rows[n] = before.wrapping_add(1);
+            if self.index.made[n].load(Relaxed) == before {
+                self.index.made[n].store(before.wrapping_add(1), Release);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A key, made ready to be compared and hashed.
+
+use super::block::KEY_LEN;
+use super::hash;
+
+/// A key that a database can hold: 1 to 127 bytes, none of them 0.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    bytes: &'a [u8],
+    /// The bytes behind the last whole word, zeros behind them.
+    last: u64,
+    hash: u64,
+}
+
+impl<'a> Key<'a> {
+    /// `None` if these bytes can't be a key.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.is_empty() || bytes.len() >= KEY_LEN {
+            return None;
+        }
+        let (whole, rest) = bytes.as_chunks::<8>();
+        let last = match bytes.last_chunk::<8>() {
+            Some(_) if rest.is_empty() => 0,
+            Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
+            None => rest.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b)),
+        };
+        // In the last word only the bytes that there are may not be 0.
+        let padding = u64::MAX << (8 * rest.len());
+        let mut nul = has_zero(last | padding);
+        let mut hash = hash::Djb2::new();
+        for word in whole {
+            let word = u64::from_le_bytes(*word);
+            nul |= has_zero(word);
+            hash.eight(word);
+        }
+        let hash = hash.end(last, rest.len());
+        (!nul).then_some(Self { bytes, last, hash })
+    }
+
+    /// The key.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// [`hash::djb2`] of it.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Whether a key field, of which `word(i)` is word `i`, holds it, with a NUL behind it.
+    #[inline]
+    pub fn is_in(&self, word: impl Fn(usize) -> u64) -> bool {
+        let (whole, rest) = self.bytes.as_chunks::<8>();
+        let behind = u64::MAX >> (56 - 8 * rest.len());
+        let same = |(i, w): (usize, &[u8; 8])| word(i) == u64::from_le_bytes(*w);
+        whole.iter().enumerate().all(same) && word(whole.len()) & behind == self.last
+    }
+}
+
+fn has_zero(word: u64) -> bool {
+    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn field(key: &[u8], rest: u8) -> [u8; KEY_LEN] {
+        let mut f = [rest; KEY_LEN];
+        f[..key.len()].copy_from_slice(key);
+        if let Some(nul) = f.get_mut(key.len()) {
+            *nul = 0;
+        }
+        f
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_bytes(
+            key in prop::collection::vec(prop_oneof![9 => 1u8.., 1 => Just(0u8)], 0..140),
+            other in prop::collection::vec(1u8..4, 1..20),
+            rest: u8,
+        ) {
+            let valid = (1..KEY_LEN).contains(&key.len()) && !key.contains(&0);
+            let made = Key::new(&key);
+            prop_assert_eq!(made.is_some(), valid);
+            let Some(made) = made else { return Ok(()) };
+            prop_assert_eq!(made.hash(), hash::djb2(&key));
+            for f in [field(&key, rest), field(&other, rest), field(&key[..key.len() / 2], rest)] {
+                let word = |i: usize| u64::from_le_bytes(f[8 * i..8 * i + 8].try_into().expect("8"));
+                let want = f.starts_with(&key) && f[key.len()] == 0;
+                prop_assert_eq!(made.is_in(word), want);
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Reads that take no lock: what of a handle they need, beside its session.
+
+use super::medium::{Medium, Words};
+use crate::engine::Engine;
+use crate::engine::Position;
+use crate::engine::index::{Index, Reader};
+use crate::format::Sizes;
+use crate::format::block::KEY_LEN;
+use crate::sys::file::FileMap;
+use crate::sys::published::Published;
+use crate::sys::sem::Sem;
+use crate::sys::shm::Shm;
+use crate::sys::sigbus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// The reads of one handle, for the process that made it. Where one answers `None` the session must
+/// be asked, which takes the engine lock.
+pub struct Reads {
+    now: Published<Parts>,
+}
+
+/// What belongs to the engine that the session has now.
+struct Parts {
+    map: Arc<FileMap>,
+    shm: Arc<Shm>,
+    index: Arc<Index>,
+    sizes: Sizes,
+    sem: Option<Sem>,
+    /// [`sigbus::hits`] when none of our maps was torn.
+    hits: AtomicUsize,
+}
+
+impl Parts {
+    /// Whether no zeros have taken the place of what somebody has cut off.
+    #[inline]
+    fn are_whole(&self) -> bool {
+        let hits = sigbus::hits();
+        if hits == self.hits.load(Relaxed) {
+            return true;
+        }
+        let whole = !self.map.is_torn() && !self.shm.is_torn();
+        if whole {
+            self.hits.store(hits, Relaxed);
+        }
+        whole
+    }
+}
+
+impl Reads {
+    pub(super) fn new() -> Self {
+        Self {
+            now: Published::default(),
+        }
+    }
+
+    /// Follows the session to another engine.
+    pub(super) fn follow(&self, engine: &Engine<Medium, Words>, shm: &Arc<Shm>, sem: Option<Sem>) {
+        let parts = match engine.store() {
+            Medium::File(map) => Some(Box::new(Parts {
+                map: map.clone(),
+                shm: shm.clone(),
+                index: engine.index().clone(),
+                sizes: engine.sizes(),
+                sem,
+                hits: AtomicUsize::new(sigbus::hits()),
+            })),
+            Medium::Memory(_) => None,
+        };
+        self.now.set(parts);
+    }
+
+    /// Runs `f`, unless there is something that a call under the lock has to deal with.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(Reader<'_, FileMap>) -> Option<R>) -> Option<R> {
+        let parts = self.now.get()?;
+        if parts.sem.is_some_and(|sem| sem.value() == 0)
+            || parts.shm.coming_and_going().orphaned.load(Relaxed) != 0
+        {
+            return None;
+        }
+        let answer = f(Reader {
+            index: &parts.index,
+            store: &*parts.map,
+            state: parts.shm.state(),
+            sizes: parts.sizes,
+        });
+        parts.are_whole().then_some(answer).flatten()
+    }
+
+    /// As [`super::Session::get`].
+    #[inline]
+    pub fn get(&self, key: &[u8], buf: &mut [u8]) -> Option<Option<usize>> {
+        self.with(|reader| reader.get(key, buf))
+    }
+
+    /// As [`super::Session::next`], but the key field is copied into `key`; `Some(false)` is the end.
+    #[inline]
+    pub fn next(
+        &self,
+        pos: &mut Position,
+        key: &mut [u8; KEY_LEN],
+        buf: Option<&mut [u8]>,
+    ) -> Option<bool> {
+        self.with(|reader| reader.next(pos, key, buf))
+    }
+}

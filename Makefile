@@ -1,4 +1,4 @@
-# make build | install | uninstall | demo | test | test-dlt | abi-bless | soak | bench
+# make build | install | uninstall | demo | test | test-dlt | abi-bless | soak | bench | bench-guard
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
@@ -21,7 +21,7 @@ SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
 SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless soak bench clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless soak clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -100,12 +100,21 @@ soak:
 	tests/soak.sh
 
 # Speed, against other stores and bare loops; peers: liblmdb0 libtokyocabinet9 libtdb1 libgdbm6
-# libsqlite3-0, as many as are installed. ARGS="--quick" takes a minute, ARGS="--help" tells the rest;
+# libsqlite3-0, as many as are installed. ARGS="--quick" takes some minutes, ARGS="--help" tells the rest;
 # KISSDB_COMPARE=/path/lib.so adds another library with this interface.
+.PHONY: bench bench-guard bench-guard-bless bench-program
 BENCH := $(TARGET)/bench
-bench: build
+BENCH_PROGRAM = $(BENCH)/release/kissdb-bench
+bench: build bench-program
+	$(BENCH_PROGRAM) run --library $(OUT)/libkissdb.so --disk $(BENCH)/disk --out $(BENCH) $(ARGS)
+
+# Instructions an operation, counted by valgrind, beside those in benches/guard.json; or these written anew.
+bench-guard bench-guard-bless: build bench-program
+	$(BENCH_PROGRAM) guard --library $(OUT)/libkissdb.so --figures benches/guard.json --out $(BENCH) \
+	    $(if $(filter %-bless,$@),--bless)
+
+bench-program:
 	$(CARGO) build --release --manifest-path benches/Cargo.toml --target-dir $(BENCH)
-	$(BENCH)/release/kissdb-bench run --library $(OUT)/libkissdb.so --disk $(BENCH)/disk --out $(BENCH) $(ARGS)
 
 clean:
 	rm -rf build

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::keys;
 use crate::plan::{Op, Shape};
-use crate::worker::{CALLS, Figure, Meter, Runner, Unfit};
+use crate::worker::{CALLS, Clock, Figure, Meter, Runner, Unfit};
 
 /// Two blocks, as the file format has them.
 const PAIR: usize = 16384;
@@ -128,7 +128,10 @@ impl Bare {
         let order = keys::random(round, self.shape.keys, CALLS);
         let mut key = vec![0; self.shape.key];
         let mut value = vec![0; self.shape.value];
-        let (mut loose, mut chained) = (Meter::default(), Meter::default());
+        let (mut loose, mut chained) = (
+            Meter::new(Clock::of(&self.shape)),
+            Meter::new(Clock::of(&self.shape)),
+        );
         loose.batch(CALLS, |at| {
             let offset = order[at] as usize * PAIR;
             self.map.read(offset + KEY, &mut key);
@@ -152,7 +155,7 @@ impl Bare {
 
     /// Stores value and checksum of one block a key.
     fn stores(&self, order: &[u32], limited: bool, name: &str) -> Vec<Figure> {
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(Clock::of(&self.shape));
         let store = |at: usize| {
             let offset = order[at] as usize * PAIR;
             self.map
@@ -177,7 +180,10 @@ impl Bare {
     fn new_file(&self) -> Result<Vec<Figure>> {
         let path = self.file.with_extension("new");
         let pair = pair(&self.shape, &self.value);
-        let (mut writes, mut stores) = (Meter::default(), Meter::default());
+        let (mut writes, mut stores) = (
+            Meter::new(Clock::of(&self.shape)),
+            Meter::new(Clock::of(&self.shape)),
+        );
         let mut times = 0;
         while times < 20 && writes.wants_more() {
             times += 1;
@@ -211,7 +217,10 @@ impl Bare {
     /// Copies keys and values out of the map, in file order, with zeros behind the value.
     fn iterate(&self) -> Vec<Figure> {
         let (mut key, mut value) = ([0; KEY_SIZE], [0; VALUE_SIZE]);
-        let (mut bare, mut full) = (Meter::default(), Meter::default());
+        let (mut bare, mut full) = (
+            Meter::new(Clock::of(&self.shape)),
+            Meter::new(Clock::of(&self.shape)),
+        );
         while bare.wants_more() {
             bare.time(|| {
                 for at in 0..self.shape.keys {
@@ -240,7 +249,10 @@ impl Bare {
     /// Writes the changed bytes of both blocks of each pair, then syncs: by stores, by calls.
     fn close(&self, round: u64) -> Result<Vec<Figure>> {
         let order = keys::each_once(round, self.shape.keys);
-        let (mut stores, mut writes) = (Meter::default(), Meter::default());
+        let (mut stores, mut writes) = (
+            Meter::new(Clock::of(&self.shape)),
+            Meter::new(Clock::of(&self.shape)),
+        );
         let mut good = true;
         self.map.file.sync_data()?;
         stores.time(|| {

@@ -11,6 +11,7 @@ mod bare;
 mod counters;
 mod driver;
 mod engines;
+mod guard;
 mod keys;
 mod plan;
 mod report;
@@ -38,6 +39,25 @@ enum Command {
     Worker { engine: String },
     #[command(hide = true)]
     Version { engine: String },
+    /// Count instructions an operation, and compare
+    Guard {
+        #[arg(long)]
+        library: PathBuf,
+        /// The committed figures
+        #[arg(long)]
+        figures: PathBuf,
+        /// Where callgrind's files go
+        #[arg(long)]
+        out: PathBuf,
+        /// Write the figures instead
+        #[arg(long)]
+        bless: bool,
+    },
+    #[command(hide = true)]
+    Workload {
+        operation: String,
+        directory: PathBuf,
+    },
     /// Print the tables of a file of results again
     Show { results: PathBuf },
 }
@@ -93,6 +113,16 @@ fn main() -> Result<()> {
             println!("{}", worker::version(&engine));
             Ok(())
         }
+        Command::Guard {
+            library,
+            figures,
+            out,
+            bless,
+        } => guard::guard(&fs::canonicalize(library)?, &figures, &out, bless),
+        Command::Workload {
+            operation,
+            directory,
+        } => guard::workload(&operation, &directory),
         Command::Show { results } => {
             let results: Results = serde_json::from_slice(&fs::read(results)?)?;
             print!("{}", report::text(&results));

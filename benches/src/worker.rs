@@ -17,7 +17,7 @@ use crate::bare::Bare;
 use crate::counters;
 use crate::engines::{Engine, Gdbm, Kissdb, Lmdb, Sqlite, Tdb, Tokyo};
 use crate::keys::{self, Keys};
-use crate::plan::{BUDGET, Op, Shape};
+use crate::plan::{BUDGET, Medium, Op, Shape};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -131,9 +131,45 @@ pub fn version(engine: &str) -> String {
     }
 }
 
+/// What time is.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub enum Clock {
+    /// What has passed, waiting included.
+    #[default]
+    Wall,
+    /// What this thread has used, in the kernel too. Where nothing waits for a device, that is the
+    /// same on an idle machine, and does not change on one that is shared.
+    Thread,
+}
+
+impl Clock {
+    /// For single calls: those on a disk may wait.
+    pub fn of(shape: &Shape) -> Self {
+        match shape.medium {
+            Medium::Tmpfs => Clock::Thread,
+            Medium::Disk => Clock::Wall,
+        }
+    }
+
+    fn now(self) -> u64 {
+        let clock = match self {
+            Clock::Wall => libc::CLOCK_MONOTONIC,
+            Clock::Thread => libc::CLOCK_THREAD_CPUTIME_ID,
+        };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: a place for the answer.
+        unsafe { libc::clock_gettime(clock, &mut time) };
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
 /// Adds up time and what was asked of the system.
 #[derive(Default)]
 pub struct Meter {
+    clock: Clock,
     time: Duration,
     count: u64,
     syncs: u64,
@@ -141,12 +177,19 @@ pub struct Meter {
 }
 
 impl Meter {
+    pub fn new(clock: Clock) -> Self {
+        Meter {
+            clock,
+            ..Meter::default()
+        }
+    }
+
     /// Times one piece of work that answers how many operations it was.
     pub fn time(&mut self, work: impl FnOnce() -> usize) {
         let (syncs, bytes) = (counters::syncs(), counters::written_bytes());
-        let start = Instant::now();
+        let start = self.clock.now();
         let count = work();
-        self.time += start.elapsed();
+        self.time += Duration::from_nanos(self.clock.now() - start);
         self.count += count as u64;
         self.syncs += counters::syncs() - syncs;
         self.bytes += counters::written_bytes() - bytes;
@@ -281,6 +324,10 @@ impl<E: Engine> Worker<E> {
         Ok(())
     }
 
+    fn clock(&self) -> Clock {
+        Clock::of(&self.shape)
+    }
+
     fn db(&mut self) -> &mut E {
         self.db.as_mut().expect("open between operations")
     }
@@ -302,8 +349,9 @@ impl<E: Engine> Worker<E> {
     fn get(&mut self, round: u64) -> Result<Vec<Figure>> {
         let sequence = self.present.in_order(&self.order(round));
         let mut buffer = std::mem::take(&mut self.buffer);
+        let clock = self.clock();
         let db = self.db();
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(clock);
         let mut found = 0;
         let mut tried = 0;
         meter.batch(CALLS, |at| {
@@ -323,8 +371,9 @@ impl<E: Engine> Worker<E> {
     fn absent(&mut self, round: u64) -> Result<Vec<Figure>> {
         let sequence = self.absent.in_order(&self.order(round));
         let mut buffer = std::mem::take(&mut self.buffer);
+        let clock = self.clock();
         let db = self.db();
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(clock);
         let mut found = 0;
         meter.batch(CALLS, |at| {
             found += usize::from(db.get(sequence.get(at), &mut buffer).is_some());
@@ -340,8 +389,9 @@ impl<E: Engine> Worker<E> {
             .in_order(&keys::each_once(round, self.present.len()));
         let mut value = self.value.clone_for(round);
         let file = self.file.clone();
+        let clock = self.clock();
         let db = self.db();
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(clock);
         let mut good = true;
         while meter.wants_more() {
             db.sync(&file)?;
@@ -358,9 +408,10 @@ impl<E: Engine> Worker<E> {
         let sequence = self.present.in_order(&self.order(round));
         let mut value = self.value.clone_for(round);
         let file = self.file.clone();
+        let clock = self.clock();
         let db = self.db();
         db.sync(&file)?;
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(clock);
         let mut good = true;
         meter.batch(CALLS, |at| {
             good &= db.put(sequence.get(at), value.next());
@@ -396,8 +447,9 @@ impl<E: Engine> Worker<E> {
         let back = self.present.in_order(&order);
         let mut value = self.value.clone_for(round);
         let file = self.file.clone();
+        let clock = self.clock();
         let db = self.db();
-        let (mut deletes, mut puts) = (Meter::default(), Meter::default());
+        let (mut deletes, mut puts) = (Meter::new(clock), Meter::new(clock));
         let mut good = true;
         while deletes.wants_more() {
             db.sync(&file)?;
@@ -417,8 +469,9 @@ impl<E: Engine> Worker<E> {
 
     fn iterate(&mut self) -> Result<Vec<Figure>> {
         let expected = self.present.len();
+        let clock = self.clock();
         let db = self.db();
-        let (mut bare, mut full) = (Meter::default(), Meter::default());
+        let (mut bare, mut full) = (Meter::new(clock), Meter::new(clock));
         let mut good = true;
         while bare.wants_more() {
             bare.time(|| {
@@ -441,7 +494,7 @@ impl<E: Engine> Worker<E> {
 
     fn new_database(&mut self) -> Result<Vec<Figure>> {
         let file = self.other_file();
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(self.clock());
         let mut good = true;
         let mut times = 0;
         while times < 20 && meter.wants_more() {
@@ -535,7 +588,7 @@ impl<E: Engine> Worker<E> {
     fn close_changed(&mut self, round: u64) -> Result<Vec<Figure>> {
         let many = self.present.len();
         self.close()?;
-        let mut meter = Meter::default();
+        let mut meter = Meter::new(self.clock());
         let sequence = self.present.in_order(&keys::each_once(round, many));
         let mut db = E::open(&self.file, &self.shape)?;
         let mut value = self.value.clone_for(round);
@@ -581,9 +634,9 @@ impl<E: Engine> Worker<E> {
                 };
                 let (sequence, mut buffer) = self.mixed(round, number);
                 board.wait(processes);
-                let start = now();
+                let start = Clock::Wall.now();
                 self.mix(&mut db, &sequence, &mut buffer);
-                board.note(number, start, now());
+                board.note(number, start, Clock::Wall.now());
                 i32::from(db.close().is_err())
             })?);
         }
@@ -611,9 +664,9 @@ impl<E: Engine> Worker<E> {
                         let (me, mut view) = (me.get(), view);
                         let (sequence, mut buffer) = me.mixed(round, number);
                         barrier.wait();
-                        let start = now();
+                        let start = Clock::Wall.now();
                         me.mix(&mut view.get().0, &sequence, &mut buffer);
-                        (start, now())
+                        (start, Clock::Wall.now())
                     })
                 })
                 .collect();
@@ -714,16 +767,6 @@ fn clear<E: Engine>(file: &Path) {
 fn used(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(path).map_or(0, |found| found.blocks() * 512)
-}
-
-fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a place for the answer.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Runs `work` in a child process, whose exit code is its answer.

@@ -1,6 +1,6 @@
 # make build | install | uninstall | demo | test | test-dlt | abi-bless | soak | bench | bench-guard
 #
-# install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR and DESTDIR.
+# install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR, MANDIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
 
 CARGO      ?= cargo
@@ -11,6 +11,7 @@ PKG_CONFIG ?= pkg-config
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
 
 VERSION := $(shell sed -n '/^version/{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
@@ -32,6 +33,9 @@ $(OUT)/libkissdb.so: $(SOURCE)
 	$(CARGO) build --release --lib --target-dir $(TARGET) --features "$(FEATURES)"
 	@touch -c $(OUT)/libkissdb.so $(OUT)/libkissdb.a
 
+# The functions that man/kissdb.3 is about: each finds it by its own name.
+MAN3 := $(shell sed -n 's/^\.Nm \([^ ]*\).*/\1/p' man/kissdb.3)
+
 # A tree can be moved with CMake's files, so these need the way from one directory to the other.
 FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
     -e "s|@RELATIVE_INCLUDEDIR@|$$(realpath -ms --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|" \
@@ -49,6 +53,9 @@ install: build
 	$(FILL) cmake/kissdb-config.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/kissdb/kissdb-config.cmake"
 	$(FILL) cmake/kissdb-config-version.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/kissdb/kissdb-config-version.cmake"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc" "$(DESTDIR)$(LIBDIR)/cmake/kissdb"/*
+	$(INSTALL) -d "$(DESTDIR)$(MANDIR)/man3"
+	$(INSTALL) -m 644 man/kissdb.3 "$(DESTDIR)$(MANDIR)/man3/kissdb.3"
+	for name in $(MAN3); do ln -sf kissdb.3 "$(DESTDIR)$(MANDIR)/man3/$$name.3"; done
 
 uninstall:
 	rm -f "$(DESTDIR)$(LIBDIR)/$(SOFILE)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
@@ -56,6 +63,7 @@ uninstall:
 	    "$(DESTDIR)$(INCLUDEDIR)/kissdb.h" "$(DESTDIR)$(INCLUDEDIR)/kissdb.hpp" \
 	    "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
 	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/kissdb"
+	rm -f $(patsubst %,"$(DESTDIR)$(MANDIR)/man3/%.3",kissdb $(MAN3))
 
 # The examples, on a settings database that the original library wrote.
 DEMO := build/demo

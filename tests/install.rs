@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 mod installed;
 
-use installed::{Scratch, installed, make, root, succeeds};
+use installed::{Linking, Scratch, installed, make, root, succeeds};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,9 +113,15 @@ fn packaging() {
         format!("usr/lib/machine/libkissdb.so.{version}"),
         "usr/lib/machine/pkgconfig/kissdb.pc".to_string(),
     ];
+    let pages = EXPORTED.into_iter().chain(["kissdb"]);
+    let pages = pages.map(|name| format!("usr/share/man/man3/{name}.3"));
     assert_eq!(
         files(stage.path()),
-        expected.iter().map(PathBuf::from).collect()
+        expected
+            .into_iter()
+            .chain(pages)
+            .map(PathBuf::from)
+            .collect()
     );
     let pc = fs::read_to_string(stage.path().join("usr/lib/machine/pkgconfig/kissdb.pc")).unwrap();
     assert!(pc.contains("prefix=/usr\nlibdir=/usr/lib/machine\nincludedir=/usr/include\n"));
@@ -201,6 +207,63 @@ fn cmake() {
             "find_package(kissdb {version})"
         );
     }
+}
+
+/// The manual page has every function and every number of the header, its example works, and nothing
+/// is wrong with its markup.
+#[test]
+fn man_page() {
+    let path = root().join("man/kissdb.3");
+    let page = fs::read_to_string(&path).unwrap();
+    succeeds(
+        Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(&path),
+    );
+    for name in EXPORTED {
+        assert!(page.contains(&format!(".Nm {name}")), "{name} in NAME");
+        let synopsis = [format!(".Fn {name} "), format!(".Fo {name}\n")];
+        assert!(
+            synopsis.iter().any(|s| page.contains(s)),
+            "{name} in SYNOPSIS"
+        );
+        assert!(
+            page.contains(&format!(".Fn {name}\n")) || page.contains(&format!(".Fn {name} ,\n")),
+            "{name} is not described"
+        );
+    }
+    let header = fs::read_to_string(root().join("include/kissdb.h")).unwrap();
+    for line in header.lines() {
+        let Some((name, value)) = line
+            .strip_prefix("#define KISSDB_")
+            .and_then(|l| l.split_once(' '))
+        else {
+            continue;
+        };
+        let group = name.split('_').next().unwrap();
+        if !["ERROR", "OPEN", "WRITE", "ITERATOR", "LOG"].contains(&group) {
+            continue;
+        }
+        let number = value.trim_matches(['(', ')']).replace('-', "\\-");
+        let numbered = ["ERROR", "ITERATOR"].contains(&group);
+        let full = format!("KISSDB_{name}");
+        // Once with its number on the same line or the next one.
+        let shown = page.split(&full).skip(1).any(|after| {
+            let near: Vec<_> = after.lines().take(2).collect();
+            !numbered || near.join(" ").contains(&number)
+        });
+        assert!(shown, "{full} {number}");
+    }
+    let (_, example) = page.split_once(".Sh EXAMPLES\n.Bd -literal\n").unwrap();
+    let (example, _) = example.split_once(".Ed").unwrap();
+    let dir = Scratch::new();
+    let source = dir.path().join("page.c");
+    let text = format!("#define _DEFAULT_SOURCE\n{}", example.replace("\\e", "\\"));
+    fs::write(&source, text).unwrap();
+    let installed = installed();
+    let program = installed.compile(&source, Linking::Shared);
+    let said = succeeds(Command::new(program).current_dir(dir.path()));
+    assert_eq!(said, "volume 11\n");
 }
 
 /// The blocks of the README in a language.

@@ -14,6 +14,7 @@ mod engines;
 mod guard;
 mod keys;
 mod plan;
+mod plot;
 mod report;
 mod results;
 mod targets;
@@ -59,7 +60,12 @@ enum Command {
         directory: PathBuf,
     },
     /// Print the tables of a file of results again
-    Show { results: PathBuf },
+    Show {
+        results: PathBuf,
+        /// Draw the plots into this directory too
+        #[arg(long)]
+        plots: Option<PathBuf>,
+    },
 }
 
 #[derive(Parser)]
@@ -123,10 +129,10 @@ fn main() -> Result<()> {
             operation,
             directory,
         } => guard::workload(&operation, &directory),
-        Command::Show { results } => {
+        Command::Show { results, plots } => {
             let results: Results = serde_json::from_slice(&fs::read(results)?)?;
             print!("{}", report::text(&results));
-            Ok(())
+            plots.map_or(Ok(()), |directory| plot::plots(&results, &directory))
         }
     }
 }
@@ -186,7 +192,9 @@ impl Run {
         let file = self.out.join("results.json");
         fs::write(&file, serde_json::to_vec_pretty(&results)?)?;
         print!("{}", report::text(&results));
-        println!("\nWritten: {}", file.display());
+        let plots = self.out.join("plots");
+        plot::plots(&results, &plots)?;
+        println!("\nWritten: {}, {}", file.display(), plots.display());
         Ok(())
     }
 }

@@ -1,13 +1,15 @@
 //! The safe Rust door.
 
-use crate::engine::Position;
+use crate::engine::{Position, Snapshot};
 use crate::error::{Error, Result};
+use crate::format::Sizes;
 use crate::format::block::KEY_LEN;
 use crate::log::Deliver;
 use crate::session::{Mode, Request, Session};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// How to open a database.
 ///
@@ -91,6 +93,11 @@ impl OpenOptions {
         })
     }
 }
+
+/// So many pairs are read while others wait: about a millisecond.
+const FEW: usize = 64;
+/// Between two steps of a snapshot.
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// What callers of the C interface find as the write mode: nothing is cached.
 const WRITE_THROUGH: u16 = 5;
@@ -187,6 +194,76 @@ impl Database {
             db: self,
             pos: Position::default(),
         }
+    }
+
+    /// All entries as they are at one moment. Others go on meanwhile: it is read in small steps, and
+    /// what they change is read again. All values are held in memory. `progress` is called between
+    /// the steps with the slots done and all slots.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let mut db = kissdb::Database::open(dir.path().join("a.db"))?;
+    /// db.put("b", b"2")?;
+    /// db.put("a", b"1")?;
+    /// let all = db.snapshot(|_, _| ())?;
+    /// let keys: Vec<&[u8]> = all.entries().into_keys().collect();
+    /// assert_eq!(keys, [b"a", b"b"]);
+    /// # Ok::<(), kissdb::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Memory`].
+    pub fn snapshot(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<Snapshot> {
+        let _messages = Deliver;
+        let session = self.session()?;
+        let mut snapshot = Snapshot::default();
+        let mut steps = 0u64;
+        let mut most = FEW;
+        while let Some((done, all)) = session.snapshot_step(&mut snapshot, most)? {
+            progress(done, all);
+            steps += 1;
+            // Who is overtaken by changes again and again lets the others wait at last.
+            if steps > 2 * all / FEW as u64 {
+                most = most.saturating_mul(2);
+            }
+            // The lock is not fair: somebody else's turn.
+            std::thread::sleep(PAUSE);
+        }
+        Ok(snapshot)
+    }
+
+    /// Lets `put_in_place` put another file in the place of this one, by renaming it, while nobody
+    /// else has this one open and nobody can open it. `false`, and it is not called, if the entries
+    /// are no longer those of `snapshot`.
+    ///
+    /// # Errors
+    /// [`Error::Access`]: others have it open. [`Error::Io`], also that of `put_in_place`.
+    pub fn replace(
+        &mut self,
+        snapshot: &mut Snapshot,
+        put_in_place: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<bool> {
+        let _messages = Deliver;
+        self.session()?.replace(snapshot, put_in_place)
+    }
+
+    /// Makes all tables anew from the records that lie in the file, as the recovery of a badly damaged one
+    /// does: for a repair. What is damaged in both copies is gone afterwards, what no table led to is
+    /// found. Work on a copy.
+    ///
+    /// # Errors
+    /// [`Error::Access`] on a read-only handle; [`Error::Io`].
+    pub fn rebuild(&mut self) -> Result<()> {
+        let _messages = Deliver;
+        self.session()?.rebuild()
+    }
+
+    /// The sizes in the file's header.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] on a closed database.
+    pub fn sizes(&mut self) -> Result<Sizes> {
+        Ok(self.session()?.sizes())
     }
 
     /// Makes everything that was answered so far durable.

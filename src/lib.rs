@@ -15,8 +15,10 @@ mod database;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod inspect;
 pub mod log;
 mod session;
+pub mod shared;
 #[allow(unsafe_code)]
 mod sys;
 

@@ -16,6 +16,7 @@ pub mod index;
 mod look;
 mod recover;
 mod settle;
+mod snapshot;
 pub mod state;
 pub mod storage;
 mod strays;
@@ -25,6 +26,7 @@ mod tell;
 mod tests;
 mod walk;
 
+pub use snapshot::Snapshot;
 pub use state::State;
 pub use storage::Storage;
 
@@ -88,6 +90,16 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// The pair at `at` that these blocks are.
+    pub fn check(at: u64, blocks: [RawBlock; 2], sizes: Sizes) -> Self {
+        let verdicts = [Side::A, Side::B].map(|s| blocks[s as usize].check(sizes, s));
+        Self {
+            at,
+            blocks,
+            verdicts,
+        }
+    }
+
     pub fn block(&self, side: Side) -> &RawBlock {
         &self.blocks[side as usize]
     }
@@ -397,19 +409,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     pub(crate) fn read_pair(&self, at: u64) -> Result<Pair> {
-        let read = |side: Side| -> Result<(RawBlock, Verdict)> {
-            let mut b = RawBlock::zeroed();
-            self.store.read(side.offset(at), &mut b.0[..])?;
-            let v = b.check(self.sizes, side);
-            Ok((b, v))
-        };
-        let (a, va) = read(Side::A)?;
-        let (b, vb) = read(Side::B)?;
-        Ok(Pair {
-            at,
-            blocks: [a, b],
-            verdicts: [va, vb],
-        })
+        let mut blocks = [RawBlock::zeroed(), RawBlock::zeroed()];
+        for side in [Side::A, Side::B] {
+            let bytes = &mut blocks[side as usize].0[..];
+            self.store.read(side.offset(at), bytes)?;
+        }
+        Ok(Pair::check(at, blocks, self.sizes))
     }
 
     /// Slot `index` of table number `table`.

@@ -47,6 +47,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
+    /// Makes tables and slots anew from what lies in the file, in whatever state it is.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub fn rebuild(&mut self) -> Result<()> {
+        self.ready()?;
+        self.recover(false)
+    }
+
     /// `false`: this file has to be walked.
     fn recover_marked(&mut self) -> Result<bool> {
         let (tables, whole) = self.chain()?;

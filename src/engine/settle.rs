@@ -30,6 +30,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             _ => return Ok(()),
         }
+        self.st().closes.fetch_add(1, Relaxed);
         if self.st().recovered.load(Relaxed) != 0 {
             self.touch_all()?;
         }

@@ -65,6 +65,8 @@ pub struct State {
     /// Changes before tables or pairs are rearranged in any other way than by a change of one key, so
     /// that what a handle remembers is void, and what is being read without the lock is not used.
     pub layout: AtomicU64,
+    /// Counts the closes: each drops the tags of the slots.
+    pub closes: AtomicU64,
     /// Not 0 while a change is under way: the offset of its slot.
     pub intent: AtomicU64,
     /// The pair that this change writes.
@@ -82,7 +84,7 @@ pub struct State {
 }
 
 impl State {
-    /// Forgets everything, as at the beginning of a life. The layout number goes on.
+    /// Forgets everything, as at the beginning of a life. Layout number and closes go on.
     pub fn reset(&self) {
         for w in [
             &self.phase,

@@ -188,6 +188,34 @@ impl RawBlock {
         self.0[VALUE..TABLE].iter().all(|&b| b == 0)
     }
 
+    /// Why [`RawBlock::check`] does not call it good; `None` if it does.
+    pub fn complaint(&self, sizes: Sizes) -> Option<&'static str> {
+        let key = self.key().len();
+        let field = u64_at(&self.0[..], CHECKSUM);
+        if key == 0 {
+            Some("its key is empty")
+        } else if key == KEY_LEN {
+            Some("its key has no end")
+        } else if self.value_size() > u32::from(sizes.value) {
+            Some("its size is out of range")
+        } else if field == WRITING {
+            Some("it was being written")
+        } else if field != u64::from(self.computed(sizes)) {
+            Some("its checksum is wrong")
+        } else {
+            None
+        }
+    }
+
+    /// Whether something other than zeros is left behind the end of the key, and of the value.
+    pub fn remains(&self, sizes: Sizes) -> (bool, bool) {
+        let some = |bytes: &[u8]| bytes.iter().any(|&b| b != 0);
+        (
+            some(&self.0[KEY + self.key().len()..VALUE_SIZE]),
+            some(&self.0[VALUE + self.value(sizes).len()..TABLE]),
+        )
+    }
+
     /// An empty value must not be taken for a torn delete (a good copy of size 0 with zeros behind it
     /// and one deleted delimiter): until the close a byte behind it tells them apart.
     pub fn mark_empty(&mut self, sizes: Sizes) {
@@ -195,6 +223,11 @@ impl RawBlock {
             self.0[VALUE] = 0xFF;
             self.seal(sizes);
         }
+    }
+
+    /// Whether start and end delimiter are those of a side and kind.
+    pub fn is_delimited(&self, side: Side, live: bool) -> bool {
+        self.delimiters() == side.delimiters(live)
     }
 
     /// Checks the block as the copy on `side`.

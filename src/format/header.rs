@@ -107,6 +107,46 @@ impl Header {
     }
 }
 
+/// The fields of a header one by one, as they stand, for whoever looks at a damaged one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fields {
+    /// The file begins with `KdB`.
+    pub magic: bool,
+    /// The version is 2.3.
+    pub version: bool,
+    /// closeFailed.
+    pub close_failed: u64,
+    /// closeOk.
+    pub close_ok: u64,
+    /// htSize, keySize, valSize.
+    pub sizes: [u64; 3],
+    /// Offset of the first byte that is not 0 although nothing belongs there.
+    pub stray: Option<u64>,
+}
+
+impl Fields {
+    /// Reads the fields; what `bytes` is too short for is 0.
+    pub fn read(bytes: &[u8]) -> Self {
+        let stray = |&at: &usize| bytes.get(at).is_some_and(|&b| b != 0);
+        Self {
+            magic: bytes.starts_with(MAGIC),
+            version: bytes.get(3..6) == Some(&VERSION[..]),
+            close_failed: u64_at(bytes, CLOSE_FAILED as usize),
+            close_ok: u64_at(bytes, CLOSE_OK as usize),
+            sizes: [0, 1, 2].map(|i| u64_at(bytes, SIZES + 8 * i)),
+            stray: (8..CLOSE_FAILED as usize)
+                .chain(SIZES_END..SIZE)
+                .find(stray)
+                .map(|at| at as u64),
+        }
+    }
+
+    /// Whether the flags are those of a file that its last user closed.
+    pub fn is_closed(&self) -> bool {
+        (self.close_failed, self.close_ok) == (0, 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

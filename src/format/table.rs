@@ -81,6 +81,11 @@ impl RawTable {
             .all(|&b| b == 0)
     }
 
+    /// The checksum field as it stands: a checksum, or a mark.
+    pub fn mark(&self) -> u64 {
+        u64_at(&self.0, CHECKSUM as usize)
+    }
+
     /// The checksum that belongs to the contents.
     pub fn checksum(&self) -> u64 {
         u64::from(checksum(0, &self.0[FIRST_SLOT as usize..END as usize]))

@@ -11,7 +11,7 @@ pub use callers::CallersLock;
 pub use reads::Reads;
 
 use crate::engine::state::phase;
-use crate::engine::{Engine, Position};
+use crate::engine::{Engine, Position, Snapshot};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
 use crate::format::block::KEY_LEN;
@@ -68,6 +68,12 @@ pub struct Request<'a> {
     pub sem: Option<Sem>,
 }
 
+/// So often an open begins again because the file was replaced meanwhile.
+const REPLACED: u32 = 100;
+
+/// So many milliseconds a look waits for the others to finish what a dead user has begun.
+const PATIENCE: u32 = 50;
+
 /// An open handle.
 pub struct Session {
     shm: Arc<Shm>,
@@ -94,25 +100,32 @@ impl Session {
     /// # Errors
     /// As `KISSDB_open` answers; nothing stays locked or open.
     pub fn open(request: &Request) -> Result<Self> {
-        let (file, created) = open_file(request)?;
-        let owner = file.owner()?;
-        let (shm, me, gate) = join(request, &file, owner)?;
-        let opened = Self::open_inside(request, file, created, &shm, me, owner);
-        log::name(request.path);
-        if opened.is_err() {
-            let alone = shm.users().living(me).is_empty();
-            if alone {
-                shm.retire();
+        for _ in 0..REPLACED {
+            let (file, created) = open_file(request)?;
+            let owner = file.owner()?;
+            let (shm, me, gate) = join(request, &file, owner)?;
+            // While we waited for the gate another file may have been put in its place.
+            let stays = created || file.stands_at(request.path);
+            let opened = stays.then(|| Self::open_inside(request, file, created, &shm, me, owner));
+            log::name(request.path);
+            if !matches!(opened, Some(Ok(_))) {
+                let alone = shm.users().living(me).is_empty();
+                if alone {
+                    shm.retire();
+                }
+                // The record last: until then a waiter sees the gate held by somebody alive.
+                shm.users().leave(me);
+                drop(gate);
+                shm.users().release(me);
             }
-            // The record last: until then a waiter sees the gate held by somebody alive.
-            shm.users().leave(me);
-            drop(gate);
-            shm.users().release(me);
+            if let Some(answer) = opened {
+                if request.sem.is_some() {
+                    shm.coming_and_going().note();
+                }
+                return answer;
+            }
         }
-        if request.sem.is_some() {
-            shm.coming_and_going().note();
-        }
-        opened
+        Err(Error::Access("replaced again and again"))
     }
 
     fn open_inside(
@@ -394,6 +407,65 @@ impl Session {
     /// Makes everything answered so far durable.
     pub fn sync(&mut self) -> Result<()> {
         self.with(Engine::sync)
+    }
+
+    /// Runs `look` while no other user changes the file: for whoever reads its bytes.
+    ///
+    /// # Errors
+    /// Those of a fork child's first call.
+    pub fn still<R>(&mut self, look: impl FnOnce() -> R) -> Result<R> {
+        self.follow_fork()?;
+        let shm = self.shm.clone();
+        for _ in 0..PATIENCE {
+            let held = Held::engine(&shm, self.me);
+            // What a dead user left half-done the next call of a living one that may write finishes.
+            if shm.state().intent.load(Relaxed) == 0 {
+                return Ok(look());
+            }
+            drop(held);
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let _held = Held::engine(&shm, self.me);
+        Ok(look())
+    }
+
+    /// See [`Engine::rebuild`].
+    pub fn rebuild(&mut self) -> Result<()> {
+        self.may_write()?;
+        self.with(Engine::rebuild)
+    }
+
+    /// See [`Engine::snapshot_step`].
+    pub fn snapshot_step(
+        &mut self,
+        snapshot: &mut Snapshot,
+        most: usize,
+    ) -> Result<Option<(u64, u64)>> {
+        self.with(|e| e.snapshot_step(snapshot, most))
+    }
+
+    /// Runs `put_in_place`, which puts another file in the place of this one, while nobody else has
+    /// it open and nobody can open it; `false`, and it is not run, if the entries are no longer
+    /// those of `snapshot`.
+    ///
+    /// # Errors
+    /// [`Error::Access`]: others have it open. Those of `put_in_place`.
+    pub fn replace(
+        &mut self,
+        snapshot: &mut Snapshot,
+        put_in_place: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<bool> {
+        self.follow_fork()?;
+        let shm = self.shm.clone();
+        let _gate = Held::gate(&shm, self.me);
+        if !shm.users().living(self.me).is_empty() || self.file.has_other_users()? {
+            return Err(Error::Access("in use by others"));
+        }
+        if self.snapshot_step(snapshot, 0)?.is_some() {
+            return Ok(false);
+        }
+        put_in_place()?;
+        Ok(true)
     }
 
     /// A read-only handle may write when it is the last closer that carries out what the callers

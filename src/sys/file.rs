@@ -16,6 +16,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{
     AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -181,6 +182,17 @@ impl File {
         })
     }
 
+    /// Whether `path` still leads to this file; true as well if that can't be told.
+    pub fn stands_at(&self, path: &CStr) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::ffi::OsStr::from_bytes(path.to_bytes());
+        match (std::fs::metadata(path), stat(&self.fd)) {
+            (Ok(there), Ok(here)) => (there.dev(), there.ino()) == (here.st_dev, here.st_ino),
+            (Err(e), _) => e.kind() != io::ErrorKind::NotFound,
+            _ => true,
+        }
+    }
+
     /// Owner, group and permission bits.
     pub fn owner(&self) -> io::Result<Owner> {
         let st = stat(&self.fd)?;
@@ -319,6 +331,12 @@ impl File {
         let found = ofd_lock(&self.fd, libc::F_OFD_GETLK, libc::F_WRLCK, USER_BYTE, 1)?;
         Ok(found != libc::F_UNLCK)
     }
+}
+
+/// The user that this process acts as.
+pub fn effective_user() -> u32 {
+    // SAFETY: no precondition.
+    unsafe { libc::geteuid() }
 }
 
 /// Makes the entry of a new file durable in its directory.

@@ -32,6 +32,9 @@ pub fn other_stem(path: &[u8], dev: u64, ino: u64) -> Vec<u8> {
     stem
 }
 
+/// What stands before a semaphore's name under [`SHM_DIR`].
+pub const SEM_FILE: &[u8] = b"sem.";
+
 /// The file under [`SHM_DIR`] of a shared object's name.
 pub fn shm_path(name: &[u8]) -> Option<CString> {
     let file = name.strip_prefix(b"/").unwrap_or(name);

@@ -63,6 +63,19 @@ pub fn unlink(name: &[u8]) {
     }
 }
 
+/// The value of a named semaphore; `None` if there is none, or it may not be opened.
+pub fn value_of(name: &[u8]) -> Option<i32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a C string; without O_CREAT no further arguments are read.
+    let sem = unsafe { libc::sem_open(name.as_ptr(), 0) };
+    // SAFETY: just opened, or SEM_FAILED, which is NULL.
+    let sem = unsafe { Sem::new(sem) }?;
+    let value = sem.value();
+    // SAFETY: open, and not used afterwards.
+    unsafe { libc::sem_close(sem.0) };
+    Some(value)
+}
+
 /// A semaphore that was at 0 for so long, with nobody alive who could hold it, is posted. A holder
 /// is outside our sight only between its wait and its call, and between that call and its post.
 const ORPHANED_AFTER: u64 = 200;

@@ -4,7 +4,7 @@
 //! it belongs to. The last user retires it, then removes its name; whoever had opened it before
 //! that sees so and begins again.
 
-use super::file::{Ident, Owner, above_standard};
+use super::file::{Ident, Owner, above_standard, effective_user};
 use super::lock::Lock;
 use super::sigbus::Guard;
 use super::users::{self, User, Users};
@@ -111,7 +111,7 @@ impl ComingAndGoing {
 }
 
 /// "kissdb" and the version of this layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"kissdb\x02\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"kissdb\x02\x03");
 const SIZE: usize = size_of::<Object>();
 /// Records that get their memory at once; more are allocated as they are needed.
 const FIRST_USERS: usize = 32;
@@ -154,7 +154,7 @@ enum Look {
 }
 
 /// Calls `f` with name and inode number of every `-shm-info` object there is.
-fn each_object(mut f: impl FnMut(&[u8], u64)) {
+pub fn each_object(mut f: impl FnMut(&[u8], u64)) {
     use std::os::unix::{ffi::OsStrExt, fs::DirEntryExt};
     let Ok(dir) = std::fs::read_dir(names::SHM_DIR) else {
         return;
@@ -216,8 +216,7 @@ pub fn give_to(fd: i32, owner: Owner) {
 
 /// Whether an object of this owner can come from somebody who may write the file.
 pub(super) fn is_trusted(st: &libc::stat, file: Owner) -> bool {
-    // SAFETY: no precondition.
-    let me = unsafe { libc::geteuid() };
+    let me = effective_user();
     st.st_uid == 0
         || st.st_uid == me
         || st.st_uid == file.uid
@@ -280,12 +279,8 @@ impl Shm {
         if o.magic.load(Acquire) != MAGIC {
             return Ok(Look::Garbage(shm.fd));
         }
-        let of = Ident {
-            dev: o.dev.load(Relaxed),
-            ino: o.ino.load(Relaxed),
-            born: o.born.load(Relaxed),
-        };
-        Ok(Look::Object(shm, of == file))
+        let ours = shm.ident() == file;
+        Ok(Look::Object(shm, ours))
     }
 
     fn map(fd: OwnedFd, name: &[u8]) -> Result<Self> {
@@ -416,6 +411,39 @@ impl Shm {
                 && flags & (users::MOVING | users::SUSPECT) != 0
                 && (Some(n) == me || users.alive(n))
         })
+    }
+
+    /// The object under a name, for reading only: nothing of it can be changed through the answer, and
+    /// who made it does not matter. `None` if it is not of this library, or may not be read.
+    pub fn view(name: &[u8]) -> Option<Self> {
+        let path = names::shm_path(name)?;
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        // SAFETY: a C string.
+        let fd = retry(|| i64::from(unsafe { libc::open(path.as_ptr(), flags) })).ok()?;
+        // SAFETY: just opened, owned by nobody else.
+        let fd = above_standard(unsafe { OwnedFd::from_raw_fd(fd as i32) }).ok()?;
+        let st = super::file::stat(&fd).ok()?;
+        if st.st_mode & libc::S_IFMT != libc::S_IFREG || st.st_size as u64 != SIZE as u64 {
+            return None;
+        }
+        let map = MmapOptions::new().len(SIZE).map_raw_read_only(&fd).ok()?;
+        let guard = Guard::new(map.as_mut_ptr(), SIZE);
+        let shm = Self {
+            map: Arc::new(Mapped { map, guard }),
+            fd,
+            name: name.to_vec(),
+        };
+        (shm.object().magic.load(Acquire) == MAGIC).then_some(shm)
+    }
+
+    /// Which file it belongs to.
+    pub fn ident(&self) -> Ident {
+        let o = self.object();
+        Ident {
+            dev: o.dev.load(Relaxed),
+            ino: o.ino.load(Relaxed),
+            born: o.born.load(Relaxed),
+        }
     }
 
     /// The object under a name, whatever file it belongs to, to be looked at only.

@@ -48,7 +48,8 @@ pub struct User {
     pub mode: AtomicU32,
     /// How often the record was taken.
     claims: AtomicU32,
-    pid: AtomicU32,
+    /// Process id, in the name space of its owner.
+    pub pid: AtomicU32,
     started: AtomicU64,
     namespace: AtomicU64,
     /// How often this user holds the callers' lock for reading.
@@ -182,8 +183,14 @@ impl Users<'_> {
 
     /// Whether a ticket, not the caller's own, is of somebody alive.
     pub fn holds(&self, ticket: u32, ask: Ask) -> bool {
+        self.of_ticket(ticket)
+            .is_some_and(|n| self.seems_alive(n, ask))
+    }
+
+    /// The record that a ticket names, if it is still that use of it.
+    pub fn of_ticket(&self, ticket: u32) -> Option<u32> {
         let n = (ticket & ((1 << RECORD_BITS) - 1)).wrapping_sub(1);
-        n < MOST && self.ticket(n) == ticket && self.seems_alive(n, ask)
+        (n < MOST && self.ticket(n) == ticket).then_some(n)
     }
 
     /// Whether record `n`, not the caller's own, belongs to a living process.

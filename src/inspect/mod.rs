@@ -1,0 +1,274 @@
+//! Looking into a file without changing it: its parts, and everything that is not as it should be.
+//!
+//! [`Inspector`] reads the bytes of a file by itself. Where other processes have the file open it joins
+//! them, and each look at what belongs together (the slots of a chain and their pairs) is taken while
+//! they stand still for the moment of reading; what is read is judged while they go on. Nothing is
+//! written, nothing is recovered.
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("a.db");
+//! # kissdb::Database::open(&path)?.put("k", b"v")?;
+//! use kissdb::inspect::{Inspector, Weight};
+//!
+//! let report = Inspector::open(&path)?.survey(|_, _| ())?;
+//! assert_eq!(report.live, 1);
+//! assert!(report.findings.iter().all(|f| f.rule.weight() == Weight::Note));
+//! # Ok::<(), kissdb::Error>(())
+//! ```
+
+mod judge;
+mod rules;
+mod survey;
+
+pub use rules::{Finding, Mended, Rule, Weight};
+
+use crate::error::{Error, Result};
+use crate::format::block::{self, RawBlock, Side};
+use crate::format::header::{self, Fields};
+use crate::format::slot::Slot;
+use crate::format::table::{self, RawTable};
+use crate::format::{PAGE, Sizes};
+use crate::session::{Mode, Request, Session};
+use crate::sys;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// How the file was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Closed by its last user.
+    Closed,
+    /// In use, or left without a close, by this library: table 0 carries its mark.
+    Open,
+    /// Left without a close by the original, or in the middle of a recovery: its tables say nothing.
+    Stale,
+}
+
+/// What a part of the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The header.
+    Header,
+    /// A hash table.
+    Table,
+    /// A pair with a value.
+    Live,
+    /// A deleted pair, to be used again.
+    Deleted,
+    /// A pair of which both copies are damaged, or bytes that mean nothing.
+    Damaged,
+    /// A table or a pair that nothing leads to.
+    Loose,
+    /// Zeros.
+    Unused,
+}
+
+/// A range of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Where it begins.
+    pub at: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// What it is.
+    pub part: Part,
+}
+
+/// What all slots with one index hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Chain {
+    /// Slots with a value.
+    pub live: u32,
+    /// Slots with a deleted pair.
+    pub deleted: u32,
+    /// How many tables a look-up goes through at most.
+    pub length: u32,
+}
+
+/// Everything that a survey found.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Length of the file in bytes.
+    pub len: u64,
+    /// The header as it stands.
+    pub header: Fields,
+    /// The sizes that were gone by: the header's, or, where that is damaged, those that fit the records.
+    pub sizes: Option<Sizes>,
+    /// Whether the header can be used as it is.
+    pub header_good: bool,
+    /// How it was left.
+    pub life: Life,
+    /// Whether others have it open.
+    pub in_use: bool,
+    /// Others have it open, and could not be asked to stand still: what changed during the survey
+    /// may show as a finding.
+    pub unsure: bool,
+    /// Offsets of the tables, in the order of the chain.
+    pub tables: Vec<u64>,
+    /// One for each slot of a table.
+    pub chains: Vec<Chain>,
+    /// Keys with a value.
+    pub live: u64,
+    /// Deleted pairs.
+    pub deleted: u64,
+    /// Bytes of all keys and values.
+    pub payload: u64,
+    /// The whole file, in its order, without gaps.
+    pub regions: Vec<Region>,
+    /// By offset.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Bytes that lie in parts of a kind.
+    pub fn bytes_of(&self, part: Part) -> u64 {
+        let parts = self.regions.iter().filter(|r| r.part == part);
+        parts.map(|r| r.len).sum()
+    }
+}
+
+/// Looks into one file.
+pub struct Inspector {
+    file: File,
+    /// Our place among the users, if there are any.
+    user: Option<Session>,
+    in_use: bool,
+}
+
+impl Inspector {
+    /// Opens a file for looking.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: it can't be opened, or is no regular file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let name = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| Error::Invalid("a path with a NUL"))?;
+        let asked = sys::file::File::open(&name, false)?;
+        let in_use = asked.has_other_users().unwrap_or(false);
+        let user = in_use.then(|| {
+            Session::open(&Request {
+                path: &name,
+                mode: Mode::ReadOnly,
+                write_mode: 0,
+                sizes: (0, 0, 0),
+                sem: None,
+            })
+        });
+        Ok(Self {
+            file: File::open(path)?,
+            in_use,
+            // Who may not join reads all the same.
+            user: user.and_then(Result::ok),
+        })
+    }
+
+    /// Whether others had the file open.
+    pub fn is_in_use(&self) -> bool {
+        self.in_use
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Behind the end of the file there are zeros.
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        buf[done..].fill(0);
+        Ok(())
+    }
+
+    fn header(&self) -> Result<[u8; header::SIZE]> {
+        let mut bytes = [0; header::SIZE];
+        self.read(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn table(&self, at: u64) -> Result<RawTable> {
+        let mut raw = RawTable(vec![0; table::SIZE as usize].into_boxed_slice());
+        self.read(at, &mut raw.0)?;
+        Ok(raw)
+    }
+
+    fn slot(&self, table: u64, index: u16) -> Result<Slot> {
+        let at = table::slot_offset(0, index);
+        let mut raw = RawTable::empty();
+        let part = &mut raw.0[at as usize..][..crate::format::slot::SIZE as usize];
+        self.read(table + at, part)?;
+        Ok(raw.slot(index))
+    }
+
+    fn blocks(&self, at: u64) -> Result<[RawBlock; 2]> {
+        let mut blocks = [RawBlock::zeroed(), RawBlock::zeroed()];
+        for side in [Side::A, Side::B] {
+            let bytes = &mut blocks[side as usize].0[..];
+            self.read(side.offset(at), bytes)?;
+        }
+        Ok(blocks)
+    }
+
+    fn is_zero(&self, at: u64, len: u64) -> Result<bool> {
+        let mut page = [0; PAGE as usize];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(PAGE) as usize;
+            self.read(at + done, &mut page[..n])?;
+            if page[..n].iter().any(|&b| b != 0) {
+                return Ok(false);
+            }
+            done += n as u64;
+        }
+        Ok(true)
+    }
+
+    /// Runs `look` while no other user changes the file, as far as they can be asked.
+    fn still<R>(&mut self, look: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        let Some(mut user) = self.user.take() else {
+            return look(self);
+        };
+        let seen = user.still(|| look(self));
+        self.user = Some(user);
+        seen?
+    }
+
+    /// The sizes with which most records of the file are good; `None` if there is none.
+    fn guess_sizes(&self, len: u64, header: &Fields) -> Result<Option<Sizes>> {
+        let [slots, key, value] = header.sizes;
+        let known = [
+            Sizes::new(slots, key, value),
+            Sizes::new(510, 128, 8028),
+            Sizes::new(510, 64, 212),
+        ];
+        let mut best = (0, None);
+        for sizes in known.into_iter().flatten() {
+            let (mut good, mut seen, mut at) = (0, 0, PAGE);
+            while at + block::SIZE as u64 <= len && seen < ENOUGH {
+                let [a, _] = self.blocks(at)?;
+                let v = a.check(sizes, Side::A);
+                seen += u32::from(v.delimiters == 2);
+                good += u32::from(v.delimiters == 2 && v.good);
+                at += PAGE;
+            }
+            if good > best.0 {
+                best = (good, Some(sizes));
+            }
+        }
+        Ok(best.1)
+    }
+}
+
+/// So many records show which sizes a file has.
+const ENOUGH: u32 = 64;

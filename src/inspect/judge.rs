@@ -88,21 +88,30 @@ impl Judge {
             let detail = format!("{which}: its third word is {:#x}, not 0 or 1", slot.word.0);
             self.find(Rule::SlotWord, at + 16, None, detail);
         }
-        let key = match seen.blocks {
+        let sizes = self.sizes;
+        let pair = seen
+            .blocks
+            .map(|(at, blocks)| Pair::check(at, blocks, sizes));
+        // At an odd offset a record counts only if it is beyond doubt.
+        let doubtful = |pair: &Pair| match pair.outcome(Some(slot.word)) {
+            _ if pair.at.is_multiple_of(PAGE) => false,
+            Outcome::Live(side) => hash::slot(pair.block(side).key(), sizes.slots) != index,
+            _ => true,
+        };
+        let key = match pair.filter(|p| !doubtful(p)) {
             None => {
                 let detail = format!("{which} leads nowhere: {}", why_nowhere(slot, seen.len));
                 self.find(Rule::SlotOffset, at, None, detail);
                 None
             }
-            Some((pair, blocks)) => {
-                if !pair.is_multiple_of(PAGE) {
+            Some(pair) => {
+                if !pair.at.is_multiple_of(PAGE) {
                     let detail = format!("{which} leads to a pair at an odd offset");
-                    self.find(Rule::OddPair, pair, None, detail);
+                    self.find(Rule::OddPair, pair.at, None, detail);
                 } else if !slot.is_whole() {
                     let detail = format!("the two offsets of {which} contradict each other");
                     self.find(Rule::SlotOffset, at, None, detail);
                 }
-                let pair = Pair::check(pair, blocks, self.sizes);
                 self.pair(index, &which, chain, seen.table, slot, &pair)
             }
         };

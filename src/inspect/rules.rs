@@ -89,7 +89,7 @@ rules! {
     /// A slot leads to a pair at an odd offset. The original leaves such after a power cut.
     OddPair, "odd-pair", Fault, Yes;
     /// Two things lie in one place.
-    Overlap, "overlap", Damage, Lost;
+    Overlap, "overlap", Damage, Yes;
     /// The third word of a slot is neither 0 nor 1 in a closed file.
     SlotWord, "slot-word", Fault, Yes;
     /// A slot says live and its pair deleted, or the other way round.

@@ -1,0 +1,161 @@
+//! Two processes write while the command looks, copies and dumps: what it sees is of one moment, nothing that it
+//! reports is their doing, and they are not in anybody's way. And what stays in /dev/shm when they are killed.
+
+mod support;
+
+use kissdb::Database;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Dir, feed, run};
+
+/// This program, started again as a writer.
+const WRITER: &str = "KISSDB_CLI_TEST_WRITER";
+const KEYS: u64 = 300;
+
+fn key(who: &str, n: u64) -> String {
+    format!("/{who}/{n:04}")
+}
+
+/// Not a test of its own: gives all keys of one writer the number of its round, again and again.
+#[test]
+fn writer() {
+    let Some(path) = std::env::var_os(WRITER) else {
+        return;
+    };
+    let who = std::env::var("WHO").expect("a name");
+    let since = Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut db = Database::open(&path).expect("opens");
+    let mut round = 0u64;
+    // Ends by itself should the test die.
+    while since.elapsed() < Duration::from_secs(60)
+        && Path::new(&path).with_extension("go").exists()
+    {
+        round += 1;
+        for n in 0..KEYS {
+            let start = Instant::now();
+            db.put(key(&who, n), round.to_string()).expect("puts");
+            if n % 7 == 0 {
+                db.put(key(&who, 10_000 + round % 5), "comes and goes")
+                    .expect("puts");
+                db.delete(key(&who, 10_000 + round % 5)).expect("deletes");
+            }
+            longest = longest.max(start.elapsed());
+        }
+        if round % 3 == 0 {
+            db.close().expect("closes");
+            db = Database::open(&path).expect("opens");
+        }
+    }
+    println!("longest {longest:?}, {round} rounds");
+}
+
+fn start(path: &Path, who: &str) -> Child {
+    Command::new(std::env::current_exe().expect("a program"))
+        .args(["--exact", "writer", "--nocapture"])
+        .env(WRITER, path)
+        .env("WHO", who)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts")
+}
+
+#[test]
+fn two_writers_and_the_command() {
+    let dir = Dir::new();
+    let (path, go, new) = (dir.path("a.db"), dir.path("a.go"), dir.path("new.db"));
+    let mut db = Database::open(&path).expect("opens");
+    for who in ["x", "y"] {
+        for n in 0..KEYS {
+            db.put(key(who, n), "0").expect("puts");
+        }
+    }
+    std::fs::write(&go, "").expect("writes");
+    let mut writers = [start(&path, "x"), start(&path, "y")];
+    // Meanwhile somebody always has it open.
+    db.put("/here", "1").expect("puts");
+    while db.get(key("y", KEYS - 1)).expect("reads").as_deref() == Some(b"0") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for n in 0..6 {
+        let check = run("check --notes", &[&path]).is(0);
+        assert!(check.out.contains(", in use"), "{}", check.out);
+        let dump = run("dump", &[&path]).is(0);
+        for who in ["x", "y"] {
+            let prefix = format!("/{who}/0");
+            let rounds: Vec<u64> = dump
+                .json_lines()
+                .iter()
+                .filter(|l| l["key"].as_str().is_some_and(|k| k.starts_with(&prefix)))
+                .map(|l| {
+                    l["value"]
+                        .as_str()
+                        .and_then(|v| v.parse().ok())
+                        .expect("a number")
+                })
+                .collect();
+            assert_eq!(rounds.len() as u64, KEYS);
+            assert!(rounds.is_sorted_by(|a, b| a >= b), "{rounds:?}");
+            assert!(rounds[0] - rounds[rounds.len() - 1] <= 1, "{rounds:?}");
+        }
+        run("copy --force", &[&path, &new]).is(0);
+        run("check --notes", &[&new]).is(0);
+        let info = run("info --json", &[&path]).is(0).json();
+        let users = info["users"].as_array().expect("a list");
+        let pids: Vec<u64> = users.iter().filter_map(|u| u["pid"].as_u64()).collect();
+        assert!(pids.contains(&u64::from(std::process::id())), "{info}");
+        run("compact", &[&path]).is(2).says("in use by process");
+        let line = format!("{{\"key\":\"/load/{n}\",\"value\":\"1\"}}");
+        feed("load --in-place", &[&path], line.as_bytes()).is(0);
+    }
+    let shm = run("shm --json", &[&path]).is(0).json();
+    assert_eq!(shm["state"], "in use");
+    run("shm --clean", &[&path]).is(0);
+    assert_eq!(run("shm --json", &[&path]).is(0).json()["state"], "in use");
+    std::fs::remove_file(&go).expect("removes");
+    for w in &mut writers {
+        assert!(w.wait().expect("ends").success());
+    }
+    db.close().expect("closes");
+    run("check", &[&path]).is(0);
+    assert_eq!(run("get", &[&path, &"/load/5"]).is(0).out, "1\n");
+    assert!(dir.objects().is_empty(), "{:?}", dir.objects());
+}
+
+/// Both writers are killed: the file says so, the objects are left, and `shm --clean` removes them, but not those of others.
+#[test]
+fn what_the_dead_leave() {
+    let dir = Dir::new();
+    let (path, other, go) = (dir.path("a.db"), dir.path("b.db"), dir.path("a.go"));
+    std::fs::write(&go, "").expect("writes");
+    let mut writers = [start(&path, "x"), start(&path, "y")];
+    let mut living = Database::open(&other).expect("opens");
+    living.put("k", "v").expect("puts");
+    let wait = Instant::now();
+    while wait.elapsed() < Duration::from_secs(20) && run("get", &[&path, &key("y", 5)]).status != 0
+    {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for w in &mut writers {
+        w.kill().expect("kills");
+        w.wait().expect("ends");
+    }
+    let check = run("check", &[&path]).is(1);
+    assert!(check.out.contains("[not-closed]"), "{}", check.out);
+    let shm = run("shm --json", &[&path]).is(0).json();
+    assert_eq!(shm["state"], "left behind");
+    assert_eq!(shm["users"][0]["alive"], false);
+    assert!(!run("list", &[&path]).is(0).out.is_empty());
+    // A look by the library gives the objects back by itself, or --clean does.
+    run("shm --clean", &[&path]).is(0);
+    let left: Vec<_> = dir.objects();
+    assert!(
+        left.iter().all(|o| o.to_string_lossy().contains("_b_db")) && !left.is_empty(),
+        "{left:?}"
+    );
+    run("repair", &[&path]).is(0);
+    run("check", &[&path]).is(0);
+    drop(living);
+    assert!(dir.objects().is_empty(), "{:?}", dir.objects());
+}

@@ -1,6 +1,6 @@
 # make build | install | uninstall | demo | test | test-dlt | abi-bless | soak | bench | bench-guard
 #
-# install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), INCLUDEDIR, MANDIR and DESTDIR.
+# install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), BINDIR, INCLUDEDIR, MANDIR, DATADIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
 
 CARGO      ?= cargo
@@ -11,7 +11,9 @@ PKG_CONFIG ?= pkg-config
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
-MANDIR     ?= $(PREFIX)/share/man
+BINDIR     ?= $(PREFIX)/bin
+DATADIR    ?= $(PREFIX)/share
+MANDIR     ?= $(DATADIR)/man
 
 VERSION := $(shell sed -n '/^version/{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
@@ -21,12 +23,14 @@ OUT     := $(TARGET)$(addprefix /,$(CARGO_BUILD_TARGET))/release
 SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
 SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
+# In a directory of its own: it has the library built another way, under the same file names.
+COMMAND := $(TARGET)/command$(addprefix /,$(CARGO_BUILD_TARGET))/release/kissdb
 
 .PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless soak clean
 .DELETE_ON_ERROR:
 
 all: build
-build: $(OUT)/libkissdb.so
+build: $(OUT)/libkissdb.so $(COMMAND)
 
 # Both libraries come from one run; cargo leaves the time of a library that it need not change.
 $(OUT)/libkissdb.so: $(SOURCE)
@@ -36,11 +40,19 @@ $(OUT)/libkissdb.so: $(SOURCE)
 # The functions that man/kissdb.3 is about: each finds it by its own name.
 MAN3 := $(shell sed -n 's/^\.Nm \([^ ]*\).*/\1/p' man/kissdb.3)
 
+$(COMMAND): $(SOURCE) cli/Cargo.toml $(shell find cli/src -name '*.rs')
+	$(CARGO) build --release --package kissdb-cli --target-dir $(TARGET)/command
+	@touch -c $(COMMAND)
+
 # A tree can be moved with CMake's files, so these need the way from one directory to the other.
 FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
     -e "s|@RELATIVE_INCLUDEDIR@|$$(realpath -ms --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|" \
     -e 's|@VERSION@|$(VERSION)|' -e 's|@MAJOR@|$(MAJOR)|' -e 's|@SONAME@|$(SONAME)|' \
     -e 's|@SOFILE@|$(SOFILE)|' -e 's|@PRIVATE@|$(addprefix -l,$(FEATURES))|'
+
+BASH_COMPLETION := $(DATADIR)/bash-completion/completions/kissdb
+ZSH_COMPLETION  := $(DATADIR)/zsh/site-functions/_kissdb
+FISH_COMPLETION := $(DATADIR)/fish/vendor_completions.d/kissdb.fish
 
 install: build
 	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/kissdb" "$(DESTDIR)$(INCLUDEDIR)"
@@ -56,6 +68,12 @@ install: build
 	$(INSTALL) -d "$(DESTDIR)$(MANDIR)/man3"
 	$(INSTALL) -m 644 man/kissdb.3 "$(DESTDIR)$(MANDIR)/man3/kissdb.3"
 	for name in $(MAN3); do ln -sf kissdb.3 "$(DESTDIR)$(MANDIR)/man3/$$name.3"; done
+	$(INSTALL) -D -m 755 $(COMMAND) "$(DESTDIR)$(BINDIR)/kissdb"
+	$(INSTALL) -d "$(DESTDIR)$(MANDIR)/man1"
+	$(INSTALL) -m 644 cli/man/*.1 "$(DESTDIR)$(MANDIR)/man1"
+	$(INSTALL) -D -m 644 cli/completions/kissdb.bash "$(DESTDIR)$(BASH_COMPLETION)"
+	$(INSTALL) -D -m 644 cli/completions/_kissdb "$(DESTDIR)$(ZSH_COMPLETION)"
+	$(INSTALL) -D -m 644 cli/completions/kissdb.fish "$(DESTDIR)$(FISH_COMPLETION)"
 
 uninstall:
 	rm -f "$(DESTDIR)$(LIBDIR)/$(SOFILE)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
@@ -64,6 +82,8 @@ uninstall:
 	    "$(DESTDIR)$(LIBDIR)/pkgconfig/kissdb.pc"
 	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/kissdb"
 	rm -f $(patsubst %,"$(DESTDIR)$(MANDIR)/man3/%.3",kissdb $(MAN3))
+	rm -f "$(DESTDIR)$(BINDIR)/kissdb" $(foreach page,$(notdir $(wildcard cli/man/*.1)),"$(DESTDIR)$(MANDIR)/man1/$(page)") \
+	    "$(DESTDIR)$(BASH_COMPLETION)" "$(DESTDIR)$(ZSH_COMPLETION)" "$(DESTDIR)$(FISH_COMPLETION)"
 
 # The examples, on a settings database that the original library wrote.
 DEMO := build/demo
@@ -83,13 +103,14 @@ test: check rust-tests valgrind
 	@echo "All passed."
 
 check:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-# Unit, trace and recovery tests, the doc tests, and the C programs against the installed library.
+# Unit, trace and recovery tests, the doc tests, the C programs against the installed library, and the command.
 rust-tests: build
 	$(CARGO) test --profile checked
+	$(CARGO) test --profile checked --package kissdb-cli
 
 # The same C programs under memcheck. Slow, so not part of a plain cargo test.
 valgrind: build

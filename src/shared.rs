@@ -123,7 +123,8 @@ impl Shared {
         let me = shm.claim(0)?;
         let users = shm.users();
         let ticket = users.ticket(me);
-        shm.gate().lock(ticket, |t| t == ticket || users.holds(t));
+        shm.gate()
+            .lock(ticket, |t, ask| t == ticket || users.holds(t, ask));
         let why_not = if !users.living(me).is_empty() {
             Some("in use")
         } else if shm.shared().cache_created.load(Relaxed) != 0 {

@@ -99,7 +99,13 @@ fn packaging() {
     };
     make("install", variables());
     let version = env!("CARGO_PKG_VERSION");
+    let commands = fs::read_dir(root().join("cli/man")).unwrap();
+    let commands: Vec<String> = commands
+        .map(|e| format!("usr/share/man/man1/{}", e.unwrap().file_name().display()))
+        .collect();
+    assert!(commands.contains(&"usr/share/man/man1/kissdb.1".to_string()));
     let expected = [
+        "usr/bin/kissdb".to_string(),
         "usr/include/kissdb.h".to_string(),
         "usr/include/kissdb.hpp".to_string(),
         "usr/lib/machine/cmake/kissdb/kissdb-config-version.cmake".to_string(),
@@ -112,14 +118,18 @@ fn packaging() {
         ),
         format!("usr/lib/machine/libkissdb.so.{version}"),
         "usr/lib/machine/pkgconfig/kissdb.pc".to_string(),
+        "usr/share/bash-completion/completions/kissdb".to_string(),
+        "usr/share/fish/vendor_completions.d/kissdb.fish".to_string(),
+        "usr/share/zsh/site-functions/_kissdb".to_string(),
     ];
-    let pages = EXPORTED.into_iter().chain(["kissdb"]);
-    let pages = pages.map(|name| format!("usr/share/man/man3/{name}.3"));
+    let functions = EXPORTED.into_iter().chain(["kissdb"]);
+    let functions = functions.map(|name| format!("usr/share/man/man3/{name}.3"));
     assert_eq!(
         files(stage.path()),
         expected
             .into_iter()
-            .chain(pages)
+            .chain(functions)
+            .chain(commands)
             .map(PathBuf::from)
             .collect()
     );

@@ -60,27 +60,36 @@ fn cells(report: &Report, unit: u64) -> Vec<Part> {
     shares.iter().map(show).collect()
 }
 
-/// Bytes of a cell, whole pages, so that at most `room` cells are needed.
+/// Bytes of a cell, a round number of pages, so that at most `room` cells are needed.
 fn unit_for(len: u64, room: u64) -> u64 {
     let pages = len.div_ceil(4096).max(1);
-    pages.div_ceil(room.max(1)) * 4096
+    pages.div_ceil(room.max(1)).next_power_of_two() * 4096
 }
 
-/// How many chains have which length.
-fn lengths(report: &Report) -> Vec<(u32, u64)> {
-    let longest = report.chains.iter().map(|c| c.length).max().unwrap_or(0);
-    let count = |n: u32| report.chains.iter().filter(|c| c.length == n).count() as u64;
-    let mut all: Vec<(u32, u64)> = (0..=longest).map(|n| (n, count(n))).collect();
-    if all.len() > 24 {
-        // Few bars that can be read: several lengths in each.
-        let step = all.len().div_ceil(24);
-        all = all
-            .chunks(step)
-            .map(|c| (c[0].0, c.iter().map(|x| x.1).sum()))
-            .collect();
-    }
-    all
+/// How many chains have which length, as `3` or, where there are too many for a bar each, `3-5`.
+fn lengths(report: &Report) -> Vec<(String, u64)> {
+    let all: Vec<u32> = report.chains.iter().map(|c| c.length).collect();
+    let (Some(&least), Some(&most)) = (all.iter().min(), all.iter().max()) else {
+        return Vec::new();
+    };
+    let step = (most - least + 1).div_ceil(BARS);
+    let bar = |from: u32| {
+        let to = (from + step - 1).min(most);
+        let name = if from == to {
+            from.to_string()
+        } else {
+            format!("{from}-{to}")
+        };
+        (
+            name,
+            all.iter().filter(|n| (from..=to).contains(n)).count() as u64,
+        )
+    };
+    (least..=most).step_by(step as usize).map(bar).collect()
 }
+
+/// Bars of the histogram at most.
+const BARS: u32 = 20;
 
 pub fn map(a: &Map, out: &mut Out) -> Result<Status> {
     let path = &a.db.file;
@@ -150,9 +159,9 @@ fn draw(report: &Report, out: &mut Out) -> Result<()> {
     let lengths = lengths(report);
     let most = lengths.iter().map(|l| l.1).max().unwrap_or(1).max(1);
     for (length, count) in lengths {
-        let n = (count * (width as u64 - 16)).div_ceil(most) as usize;
+        let n = (count * (width as u64 - 20)).div_ceil(most) as usize;
         let bar = Style::new().green().apply_to("=".repeat(n));
-        out.line(format!("{length:>5} {count:>6}  {bar}").trim_end())?;
+        out.line(format!("{length:>9} {count:>6}  {bar}").trim_end())?;
     }
     Ok(())
 }

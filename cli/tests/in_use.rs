@@ -43,7 +43,7 @@ fn writer() {
             }
             longest = longest.max(start.elapsed());
         }
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             db.close().expect("closes");
             db = Database::open(&path).expect("opens");
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -111,28 +112,40 @@ struct Run {
     out: PathBuf,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Run(run) => run.run(),
-        Command::Worker { engine } => worker::serve(&engine),
-        Command::Version { engine } => {
-            println!("{}", worker::version(&engine));
-            Ok(())
+fn main() -> ExitCode {
+    match Arguments::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
         }
-        Command::Guard {
-            library,
-            figures,
-            out,
-            bless,
-        } => guard::guard(&fs::canonicalize(library)?, &figures, &out, bless),
-        Command::Workload {
-            operation,
-            directory,
-        } => guard::workload(&operation, &directory),
-        Command::Show { results, plots } => {
-            let results: Results = serde_json::from_slice(&fs::read(results)?)?;
-            print!("{}", report::text(&results));
-            plots.map_or(Ok(()), |directory| plot::plots(&results, &directory))
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        match self {
+            Command::Run(run) => run.run(),
+            Command::Worker { engine } => worker::serve(&engine),
+            Command::Version { engine } => {
+                println!("{}", worker::version(&engine));
+                Ok(())
+            }
+            Command::Guard {
+                library,
+                figures,
+                out,
+                bless,
+            } => guard::guard(&fs::canonicalize(library)?, &figures, &out, bless),
+            Command::Workload {
+                operation,
+                directory,
+            } => guard::workload(&operation, &directory),
+            Command::Show { results, plots } => {
+                let results: Results = serde_json::from_slice(&fs::read(results)?)?;
+                print!("{}", report::text(&results));
+                plots.map_or(Ok(()), |directory| plot::plots(&results, &directory))
+            }
         }
     }
 }

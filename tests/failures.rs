@@ -253,6 +253,8 @@ fn job(name: &str, arguments: &[&str]) -> String {
         ("open-and-close", [door, path]) => deaths::open_and_close(door, path),
         ("orphan", [path]) => users::orphan(path),
         ("put-like-a-table", [path]) => damage::put_like_a_table(path),
+        ("reads-beside", [path, time]) => rights::reads_beside(path, time),
+        ("writes-beside", [path, time]) => rights::writes_beside(path, time),
         _ => panic!("no job: {name} {arguments:?}"),
     }
 }

@@ -11,6 +11,7 @@
 //!   keeps its contents until the close.
 //! - From the first change of a life to its close table 0 carries [`table::MARK`].
 
+mod beside;
 mod change;
 pub mod index;
 mod look;
@@ -26,6 +27,7 @@ mod tell;
 mod tests;
 mod walk;
 
+pub use beside::Look;
 pub use snapshot::Snapshot;
 pub use state::State;
 pub use storage::Storage;

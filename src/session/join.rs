@@ -4,7 +4,7 @@ use super::{Mode, Request, own_flags};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
 use crate::format::header::{self, Header};
-use crate::sys::file::{self, File, Owner};
+use crate::sys::file::{self, File, Ident, Owner};
 use crate::sys::names;
 use crate::sys::shm::{Opened, Shm};
 use std::sync::Arc;
@@ -107,16 +107,41 @@ pub(super) fn prepare_header(request: &Request, file: &File, created: bool) -> R
     Ok(())
 }
 
+/// An object for this reader alone, who may not write the file: an object that he has made would be of
+/// no use to writers, and in their way.
+fn beside(
+    request: &Request,
+    file: &File,
+    ident: Ident,
+    owner: Owner,
+) -> Result<(Arc<Shm>, u32, Held)> {
+    let (stem, flags) = (request.path.to_bytes(), own_flags(request));
+    let shm = Shm::create(None, stem, ident, owner, flags)?;
+    let shm = Arc::new(shm.ok_or(Error::Access("no object for a reader"))?);
+    let _ = file.lock_as_user();
+    let gate = Held::gate_held(&shm, 0);
+    Ok((shm, 0, gate))
+}
+
 /// Finds or makes the shared object of the file; answers it with our user record, the gate held.
 pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<Shm>, u32, Held)> {
     let ident = file.ident()?;
     let flags = own_flags(request);
+    let reads_only = request.mode == Mode::ReadOnly;
+    if reads_only && !owner.lets_write(request.path) {
+        return beside(request, file, ident, owner);
+    }
     let mut stem = request.path.to_bytes().to_vec();
     let mut plain = true;
     // Who has the file open, but no object that can be found, is about to close it, or out of reach.
     for _ in 0..500 {
         let name = names::shm_name(names::INFO, &stem);
-        let mut found = Shm::open(&name, ident, owner)?;
+        let mut found = match Shm::open(&name, ident, owner) {
+            Err(Error::OpenShm(e)) if reads_only && e.raw_os_error() == Some(libc::EACCES) => {
+                return beside(request, file, ident, owner);
+            }
+            found => found?,
+        };
         if matches!(found, Opened::NotOurs) {
             if !plain {
                 return Err(Error::OpenShm(std::io::Error::from_raw_os_error(
@@ -163,7 +188,7 @@ pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<
             shm.users().release(me);
             continue;
         }
-        if let Some(shm) = Shm::create(&name, &stem, ident, owner, flags)? {
+        if let Some(shm) = Shm::create(Some(&name), &stem, ident, owner, flags)? {
             // Where a file system has no locks a second path of the file is not recognised.
             let _ = file.lock_as_user();
             let shm = Arc::new(shm);

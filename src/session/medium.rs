@@ -76,6 +76,9 @@ pub(super) fn open_engine(
     shm: &Arc<Shm>,
     writable: bool,
 ) -> Result<Engine<Medium, Words>> {
+    if shm.is_nameless() {
+        return super::beside::open_engine(map);
+    }
     let file = map.file().reopen(false);
     match Engine::open(
         Medium::File(Arc::new(map)),

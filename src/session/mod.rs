@@ -2,6 +2,7 @@
 //!
 //! Both doors, the C functions and [`crate::Database`], go through here.
 
+mod beside;
 mod callers;
 mod join;
 mod medium;
@@ -20,6 +21,7 @@ use crate::sys::file::{File, FileMap, Owner};
 use crate::sys::sem::Sem;
 use crate::sys::shm::{self, Shm};
 use crate::sys::{fork, names, sem, users};
+use beside::Beside;
 use join::{Held, join, open_file, prepare_header};
 use medium::{Medium, Words, open_engine};
 use std::ffi::{CStr, CString};
@@ -90,6 +92,8 @@ pub struct Session {
     sem: Option<Sem>,
     mode: Mode,
     path: CString,
+    /// Of a reader who may not share the writers' object.
+    beside: Option<Beside>,
     /// The process that this handle was made in; see [`fork::generation`].
     process: u64,
 }
@@ -177,7 +181,8 @@ impl Session {
             r.mode.store(u32::from(mode), Relaxed);
             r.flags.store(flags, Relaxed);
         }
-        let ht = shm::touch(&names::shm_name(names::HT, &shm.stem()), owner);
+        let named = !shm.is_nameless();
+        let ht = named.then(|| shm::touch(&names::shm_name(names::HT, &shm.stem()), owner));
         let reads = Arc::new(Reads::new());
         reads.follow(&engine, shm, request.sem);
         Ok(Self {
@@ -187,7 +192,8 @@ impl Session {
             reads,
             file,
             callers_file,
-            ht,
+            ht: ht.flatten(),
+            beside: (!named).then(Beside::default),
             sem: request.sem,
             mode: request.mode,
             path: request.path.to_owned(),
@@ -370,6 +376,10 @@ impl Session {
             Some(answer) if !self.is_inherited() => Ok(answer),
             _ => {
                 self.is_no_closer();
+                if self.beside.is_some() {
+                    let slots = |e: &Engine<_, _>, _: Option<&_>| Some(e.slots_of(key));
+                    return self.read_beside(|e| e.get(key, buf), slots);
+                }
                 self.with(|e| e.get(key, buf))
             }
         }
@@ -399,9 +409,48 @@ impl Session {
             Some(found) => Ok(found),
             None => {
                 self.is_no_closer();
+                if self.beside.is_some() {
+                    return self.next_beside(pos, key, buf);
+                }
                 self.with(|e| e.next_entry(pos, key, buf))
             }
         }
+    }
+
+    fn next_beside(
+        &mut self,
+        pos: &mut Position,
+        key: &mut [u8; KEY_LEN],
+        mut buf: Option<&mut [u8]>,
+    ) -> Result<bool> {
+        let from = *pos;
+        let next = |e: &mut Engine<_, _>| {
+            let mut pos = from;
+            let found = e.next_entry(&mut pos, key, buf.as_deref_mut())?;
+            Ok((found, pos))
+        };
+        let slots = |_: &Engine<_, _>, answer: Option<&(_, Position)>| {
+            let to = answer?.1;
+            Some(match to.table == from.table {
+                true => from.slot..to.slot,
+                false => 0..u64::MAX,
+            })
+        };
+        let (found, to) = self.read_beside(next, slots)?;
+        *pos = to;
+        Ok(found)
+    }
+
+    /// See [`Beside::read`].
+    fn read_beside<R>(
+        &mut self,
+        f: impl FnMut(&mut Engine<Medium, Words>) -> Result<R>,
+        slots: impl Fn(&Engine<Medium, Words>, Option<&R>) -> Option<std::ops::Range<u64>>,
+    ) -> Result<R> {
+        let mut beside = self.beside.take().unwrap_or_default();
+        let answer = self.with(|e| beside.read(e, f, slots));
+        self.beside = Some(beside);
+        answer
     }
 
     /// Makes everything answered so far durable.
@@ -553,7 +602,9 @@ impl Session {
         give_back();
         if others.is_empty() {
             shm.retire();
-            if self.sem.is_some() {
+            if self.sem.is_some()
+                && (self.beside.is_none() || !self.file.has_other_users().unwrap_or(true))
+            {
                 // Its name follows from the path, also where those of the objects do not.
                 sem::unlink(&names::shm_name(names::SEM, self.path.to_bytes()));
             }

@@ -57,7 +57,8 @@ impl Reads {
     /// Follows the session to another engine.
     pub(super) fn follow(&self, engine: &Engine<Medium, Words>, shm: &Arc<Shm>, sem: Option<Sem>) {
         let parts = match engine.store() {
-            Medium::File(map) => Some(Box::new(Parts {
+            // Who reads beside the writers has none of their words.
+            Medium::File(map) if !shm.is_nameless() => Some(Box::new(Parts {
                 map: map.clone(),
                 shm: shm.clone(),
                 index: engine.index().clone(),
@@ -65,7 +66,7 @@ impl Reads {
                 sem,
                 hits: AtomicUsize::new(sigbus::hits()),
             })),
-            Medium::Memory(_) => None,
+            _ => None,
         };
         self.now.set(parts);
     }

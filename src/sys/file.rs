@@ -45,6 +45,19 @@ pub struct Owner {
     pub mode: u32,
 }
 
+impl Owner {
+    /// Whether we may write the file at `path`, as far as its permissions go. Its owner can always let
+    /// himself.
+    pub fn lets_write(self, path: &CStr) -> bool {
+        // SAFETY: no precondition, and a C string.
+        let (me, r) = unsafe {
+            let r = libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS);
+            (libc::geteuid(), r)
+        };
+        me == self.uid || r == 0 || super::last_error().raw_os_error() != Some(libc::EACCES)
+    }
+}
+
 /// An open database file.
 #[derive(Debug)]
 pub struct File {

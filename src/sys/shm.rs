@@ -297,18 +297,20 @@ impl Shm {
     }
 
     /// Makes the object of `file` under `name`, with its maker as user 0 inside the gate; `None` if
-    /// there is one meanwhile.
+    /// there is one meanwhile. Without a name nobody else finds it.
     ///
     /// # Errors
     /// [`Error::OpenShm`], [`Error::ResizeShm`], [`Error::MapShm`]; nothing is left behind.
     pub fn create(
-        name: &[u8],
+        name: Option<&[u8]>,
         stem: &[u8],
         file: Ident,
         owner: Owner,
         flags: u32,
     ) -> Result<Option<Self>> {
-        names::shm_path(name).ok_or_else(|| Error::OpenShm(errno(libc::ENAMETOOLONG)))?;
+        let info = names::shm_name(names::INFO, stem);
+        names::shm_path(name.unwrap_or(&info))
+            .ok_or_else(|| Error::OpenShm(errno(libc::ENAMETOOLONG)))?;
         let dir = CString::new(names::SHM_DIR).map_err(|_| Error::OpenShm(errno(libc::EINVAL)))?;
         // Without a name until it is whole: nobody can see it half-made, and if we die it is gone.
         let fd = open_object(&dir, libc::O_TMPFILE).map_err(Error::OpenShm)?;
@@ -318,7 +320,7 @@ impl Shm {
             .map_err(Error::ResizeShm)?;
         allocate(fd.as_raw_fd(), 0, FIRST).map_err(Error::ResizeShm)?;
         give_to(fd.as_raw_fd(), owner);
-        let shm = Self::map(fd, name)?;
+        let shm = Self::map(fd, name.unwrap_or_default())?;
         let o = shm.object();
         o.dev.store(file.dev, Relaxed);
         o.ino.store(file.ino, Relaxed);
@@ -331,6 +333,9 @@ impl Shm {
         let me = shm.claim(flags)?;
         o.gate.lock(shm.users().ticket(me), |_, _| false);
         o.magic.store(MAGIC, Release);
+        let Some(name) = name else {
+            return Ok(Some(shm));
+        };
         match link_fd(&shm.fd, name) {
             Ok(()) => Ok(Some(shm)),
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(None),
@@ -507,6 +512,11 @@ impl Shm {
                 }
             });
         }
+    }
+
+    /// Whether it was made for one reader alone.
+    pub fn is_nameless(&self) -> bool {
+        self.name.is_empty()
     }
 
     /// Whether it still stands under the name by which it was opened.

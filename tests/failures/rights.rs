@@ -294,3 +294,175 @@ fn promise_8_a_reader_who_may_not_write() {
     }
     assert_eq!(scratch.objects(), [""; 0]);
 }
+
+#[test]
+fn promise_8_a_reader_sees_what_writers_do() {
+    // A user who may read the file and not write it had an object of his own, and believed what it said of the tables: keys in
+    // a table that a writer appended later were absent for him. And if a writer was first, he was refused (-7).
+    if !is_root("a reader beside writers") {
+        return;
+    }
+    let (scratch, path) = place_of(0, 0, 0o644);
+    let mut reader = user(BOB, BOB);
+    let open_reader = format!("open h RDONLY {}", path.display());
+    let open_writer = format!("open h RDWR {}", path.display());
+    let same_slot = super::build::names_in_slot("k", 7, 510, 5);
+    assert_eq!(
+        reader.ask_quickly(&open_reader),
+        "0",
+        "nobody else is there"
+    );
+    for turn in 0..3 {
+        let mut writer = Agent::start();
+        assert_eq!(writer.ask_quickly(&open_writer), "0");
+        let mut late = user(CAROL, CAROL);
+        assert_eq!(late.ask_quickly(&open_reader), "0", "a writer is there");
+        for key in &same_slot {
+            for change in ["put", "put", "delete", "put"] {
+                let (ask, wanted) = match change {
+                    "put" => (format!("put h {key} {turn}{key}"), format!("{turn}{key}")),
+                    _ => (format!("delete h {key}"), "!1".to_owned()),
+                };
+                assert_eq!(writer.ask(&ask), "0", "{ask}");
+                for who in [&mut reader, &mut late] {
+                    assert_eq!(who.ask(&format!("get h {key}")), wanted, "{ask}");
+                }
+            }
+        }
+        let keys = writer.ask("keys h");
+        assert!(
+            same_slot.iter().all(|k| keys.contains(k.as_str())),
+            "{keys}"
+        );
+        assert_eq!(reader.ask("keys h"), keys);
+        match turn {
+            // It dies; then nobody is there who could recover the file.
+            1 => writer.kill(),
+            _ => assert_eq!(writer.ask_quickly("close h"), "0"),
+        }
+        for who in [&mut reader, &mut late] {
+            assert_eq!(who.ask("keys h"), keys, "turn {turn}, after the writer");
+            let key = &same_slot[4];
+            assert_eq!(who.ask(&format!("get h {key}")), format!("{turn}{key}"));
+        }
+        assert_eq!(late.ask_quickly("close h"), "0");
+    }
+    assert_eq!(reader.ask_quickly("close h"), "0");
+    let bytes = fs::read(&path).expect("the file");
+    assert_eq!(check::check(&bytes, true), [""; 0]);
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+/// Keys that are there all the time while [`writes_beside`] runs, some of them in one slot.
+fn steady_keys() -> Vec<String> {
+    let mut keys = super::build::names_in_slot("steady", 7, 510, 3);
+    keys.extend((0..5).map(|n| format!("/steady/{n}")));
+    keys
+}
+
+/// Every word of a value is its number.
+fn steady_value(n: u64) -> Vec<u8> {
+    n.to_le_bytes().repeat(1 + n as usize % 400)
+}
+
+/// In an agent: changes everything again and again, closes and opens in between.
+pub fn writes_beside(path: &str, milliseconds: &str) -> String {
+    let until = deadline(milliseconds);
+    let (mut n, mut lives) = (0, 0);
+    while std::time::Instant::now() < until {
+        let db = opened(Path::new(path), ffi::RDWR, SETTINGS);
+        for round in 0..300 {
+            for key in steady_keys() {
+                n += 1;
+                assert_eq!(db.put(key.as_bytes(), &steady_value(n)).0, 0);
+            }
+            let comes = format!("/comes/{}", round % 7);
+            match round % 2 {
+                0 => assert_eq!(db.put(comes.as_bytes(), &steady_value(n)).0, 0),
+                _ => drop(db.delete(comes.as_bytes())),
+            }
+        }
+        close(&db);
+        lives += 1;
+    }
+    format!("{n} puts in {lives} lives")
+}
+
+/// In an agent: reads all the time, and says what was wrong.
+pub fn reads_beside(path: &str, milliseconds: &str) -> String {
+    let until = deadline(milliseconds);
+    let db = opened(Path::new(path), ffi::RDONLY, SETTINGS);
+    let keys = steady_keys();
+    let mut newest = vec![0; keys.len()];
+    let mut reads = 0;
+    while std::time::Instant::now() < until {
+        for (key, newest) in keys.iter().zip(&mut newest) {
+            let value = match db.get(key.as_bytes()) {
+                Ok(value) => value,
+                Err(rc) => return format!("{key}: {rc} after {reads} reads"),
+            };
+            let n = u64::from_le_bytes(value[..8].try_into().expect("8 bytes"));
+            if value != steady_value(n) || n < *newest {
+                return format!("{key}: {n} after {newest}, {} bytes", value.len());
+            }
+            *newest = n;
+            reads += 1;
+        }
+        let mut found = match db.keys() {
+            Ok(found) => found,
+            Err(rc) => return format!("iterate: {rc}"),
+        };
+        found.retain(|k| k.starts_with(b"/steady") || k.starts_with(b"steady"));
+        found.sort();
+        let mut wanted: Vec<_> = keys.iter().map(|k| k.clone().into_bytes()).collect();
+        wanted.sort();
+        if found != wanted {
+            return format!("the iterator gave {} keys of {}", found.len(), wanted.len());
+        }
+    }
+    close(&db);
+    if reads < 300 {
+        format!("only {reads} reads")
+    } else {
+        "right".into()
+    }
+}
+
+fn deadline(milliseconds: &str) -> std::time::Instant {
+    let n = milliseconds.parse().expect("a number");
+    std::time::Instant::now() + std::time::Duration::from_millis(n)
+}
+
+#[test]
+fn promise_8_a_reader_beside_busy_writers() {
+    // The same reader, while a writer changes what he reads, begins and ends lives, and no lock is shared: an answer is the
+    // old value or the new one, never a mixture, never older than the one before, never that a key is not there.
+    if !is_root("a reader beside busy writers") {
+        return;
+    }
+    let (scratch, path) = place_of(0, 0, 0o644);
+    let db = open(&path);
+    for key in steady_keys() {
+        assert_eq!(db.put(key.as_bytes(), &steady_value(0)).0, 0);
+    }
+    close(&db);
+    let mut writers = [Agent::start()];
+    let mut readers = [user(BOB, BOB), user(CAROL, CAROL)];
+    for writer in &mut writers {
+        writer.tell(&format!("job writes-beside {} 1500", path.display()));
+    }
+    for reader in &mut readers {
+        reader.tell(&format!("job reads-beside {} 1300", path.display()));
+    }
+    let limit = std::time::Duration::from_secs(60);
+    for reader in &mut readers {
+        assert_eq!(reader.hear(limit).as_deref(), Some("right"));
+    }
+    for writer in &mut writers {
+        let told = writer.hear(limit).expect("an answer");
+        assert!(told.ends_with("lives"), "{told}");
+    }
+    let bytes = fs::read(&path).expect("the file");
+    assert_eq!(check::check(&bytes, true), [""; 0]);
+    assert_eq!(scratch.objects(), [""; 0]);
+}

@@ -293,6 +293,7 @@ impl Bare {
         let order = keys::random(round, self.shape.keys, CALLS);
         let mut meter = Meter::default();
         let mut good = true;
+        self.map.file.sync_data()?;
         meter.batch(CALLS, |at| {
             self.map
                 .write(order[at] as usize * PAIR + VALUE, &self.value);

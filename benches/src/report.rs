@@ -12,6 +12,48 @@ const ENGINES: [&str; 8] = [
     "kissdb", "compare", "lmdb", "tokyo", "tdb", "gdbm", "sqlite", "bare",
 ];
 
+/// Rows, in this order; others come last.
+const FIGURES: [&str; 38] = [
+    "get",
+    "bare-read-dependent",
+    "bare-read",
+    "absent",
+    "once",
+    "bare-store-once",
+    "repeat",
+    "bare-store-repeat",
+    "new",
+    "bare-write-new",
+    "bare-store-new",
+    "delete",
+    "put-deleted",
+    "iterate",
+    "bare-iterate",
+    "iterate-values",
+    "bare-iterate-values",
+    "open",
+    "open-first-get",
+    "close-unchanged",
+    "open-crashed",
+    "open-crashed-lost-keys",
+    "close-changed",
+    "bare-store-sync",
+    "bare-write-sync",
+    "together-1-processes",
+    "together-2-processes",
+    "together-4-processes",
+    "together-2-threads",
+    "durable",
+    "bare-store-durable",
+    "durable-device-flushes",
+    "memory-open",
+    "memory-resident",
+    "memory-file",
+    "memory-heap",
+    "memory-beside",
+    "file-bytes",
+];
+
 pub fn text(results: &Results) -> String {
     let mut out = String::new();
     for cell in &results.cells {
@@ -30,7 +72,15 @@ fn table(out: &mut String, cell: &CellResult) {
     let mut rows = vec![vec!["".to_string()]];
     rows[0].extend(engines.iter().map(|engine| engine.to_string()));
     rows[0].push("/ best peer".into());
-    for (figure, series) in &cell.figures {
+    let place = |figure: &str| {
+        FIGURES
+            .iter()
+            .position(|known| *known == figure)
+            .unwrap_or(FIGURES.len())
+    };
+    let mut figures: Vec<_> = cell.figures.iter().collect();
+    figures.sort_by_key(|(figure, _)| place(figure));
+    for (figure, series) in figures {
         let mut row = vec![figure.clone()];
         for engine in &engines {
             row.push(

@@ -278,7 +278,7 @@ struct Worker<E: Engine> {
     value: Value,
 }
 
-const MEMORY: [&str; 4] = ["VmRSS:", "RssAnon:", "RssFile:", "RssShmem:"];
+const MEMORY: [&str; 3] = ["VmRSS:", "RssFile:", "RssShmem:"];
 
 impl<E: Engine> Worker<E> {
     fn load(shape: Shape, file: PathBuf) -> Result<Self> {
@@ -702,6 +702,7 @@ impl<E: Engine> Worker<E> {
         let before: HashMap<_, _> = MEMORY
             .map(|name| (name, counters::status_bytes(name)))
             .into();
+        let heap = heap_bytes();
         self.reopen()?;
         let opened = counters::status_bytes("VmRSS:");
         for _ in 0..2 {
@@ -719,7 +720,7 @@ impl<E: Engine> Worker<E> {
                 opened.saturating_sub(before["VmRSS:"]) as f64,
             ),
             plain_figure("memory-resident", grown("VmRSS:")),
-            plain_figure("memory-private", grown("RssAnon:")),
+            plain_figure("memory-heap", heap_bytes().saturating_sub(heap) as f64),
             plain_figure("memory-file", grown("RssFile:") + grown("RssShmem:")),
         ];
         let beside: u64 = E::beside(&self.file).iter().map(|path| used(path)).sum();
@@ -761,6 +762,13 @@ fn clear<E: Engine>(file: &Path) {
     for path in E::beside(file) {
         let _ = fs::remove_file(path);
     }
+}
+
+/// What was asked of malloc and not given back.
+fn heap_bytes() -> usize {
+    // SAFETY: answers numbers.
+    let found = unsafe { libc::mallinfo2() };
+    found.uordblks + found.hblkhd
 }
 
 /// Space that a file takes.

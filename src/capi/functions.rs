@@ -343,7 +343,6 @@ pub unsafe extern "C" fn KISSDB_put(
         // SAFETY: the caller's promise.
         unsafe { set(bytesWritten, 0) };
         let put = (|| {
-            memory()?;
             // SAFETY: the caller's promise.
             let (handle, key) = unsafe { (enter(db)?, self::key(key)?) };
             let size = usize::try_from(valueSize).map_err(|_| Error::Invalid("valueSize"))?;
@@ -354,7 +353,13 @@ pub unsafe extern "C" fn KISSDB_put(
                 // SAFETY: the caller's promise.
                 _ => unsafe { std::slice::from_raw_parts(value.cast(), size) },
             };
-            handle.with(|s| s.put(key, value))
+            handle.with(|s| {
+                if s.put_in_place(key, value)? {
+                    return Ok(());
+                }
+                memory()?;
+                s.put(key, value)
+            })
         })();
         match put {
             Ok(()) => {

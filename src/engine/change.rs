@@ -12,6 +12,7 @@ use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, hash, u64_at};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The unit in which a medium loses writes.
@@ -49,6 +50,26 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 let place = self.place(table, hash::slot_of(key.hash(), self.sizes.slots))?;
                 self.put_new(&place, &key, value)
             }
+        }
+    }
+
+    /// As [`Engine::put`] where the key is there and no memory is needed; else `false`, and nothing has
+    /// changed.
+    pub fn put_in_place(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
+        let Some(key) = Key::new(key).filter(|_| value.len() <= self.sizes.value as usize) else {
+            return Ok(false);
+        };
+        if self.st().phase.load(Relaxed) != phase::CHANGED {
+            return Ok(false);
+        }
+        self.may_write()?;
+        self.ready()?;
+        match self.find(&key)? {
+            Found::Live(place, current) if self.is_tidy(&place, value) => {
+                self.overwrite_tidy(&place, current, &key, value)?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -191,6 +212,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The value goes to the copy that is not current; the slot's word makes it count.
     fn overwrite(&mut self, place: &Place, current: Side, key: &Key, value: &[u8]) -> Result<()> {
+        if self.is_tidy(place, value) {
+            return self.overwrite_tidy(place, current, key, value);
+        }
         self.settle_epoch(place)?;
         let side = current.other();
         let number = place.table as u64;
@@ -203,6 +227,59 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store(place.at + 16, word.0)?;
         self.end_intent();
         self.set_checked(place.pair, true);
+        Ok(())
+    }
+
+    /// Whether an overwrite needs to store the value only.
+    fn is_tidy(&self, place: &Place, value: &[u8]) -> bool {
+        // An empty value is written with a mark behind it.
+        self.sizes.covers_all() && !value.is_empty() && self.tidy.has(place.pair)
+    }
+
+    /// [`Engine::overwrite`] where key, table number and all that lies behind the longer of both values
+    /// are as they have to be. The order of stores is that of [`Engine::write_copy`].
+    fn overwrite_tidy(
+        &mut self,
+        place: &Place,
+        current: Side,
+        key: &Key,
+        value: &[u8],
+    ) -> Result<()> {
+        self.settle_epoch(place)?;
+        let side = current.other();
+        let at = side.offset(place.pair);
+        let sum = RawBlock::sum_of(key.bytes(), value, place.table as u64);
+        let field = at + block::VALUE_SIZE as u64;
+        let old = self.store.load(field)? as u32 as usize;
+        // From the size on: as much as the old and the new value fill.
+        let words = (4 + old.min(block::VALUE_LEN).max(value.len())).div_ceil(8);
+        let in_first = words.min((SECTOR as usize - block::VALUE_SIZE) / 8);
+        self.begin_intent(place.at, place.pair, false);
+        self.store
+            .store(at + block::CHECKSUM as u64, block::WRITING)?;
+        self.store_field(field, in_first..words, value)?;
+        self.store_field(field, 0..in_first, value)?;
+        self.store
+            .store(at + block::CHECKSUM as u64, u64::from(sum))?;
+        let word = Word::tagged(side, self.epoch(), sum);
+        self.store.store(place.at + 16, word.0)?;
+        self.end_intent();
+        Ok(())
+    }
+
+    /// Stores words of the field that begins with the size of the value.
+    fn store_field(&self, field: u64, words: Range<usize>, value: &[u8]) -> Result<()> {
+        let mut some = [0; 64];
+        for from in words.clone().step_by(some.len()) {
+            let n = (words.end - from).min(some.len());
+            for (i, word) in (from..).zip(&mut some[..n]) {
+                *word = match i {
+                    0 => value.len() as u64 | word_of(value, 0) << 32,
+                    i => word_of(value, 8 * i - 4),
+                };
+            }
+            self.store.store_all(field + 8 * from as u64, &some[..n])?;
+        }
         Ok(())
     }
 
@@ -265,6 +342,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.write_slot(place, Slot::live(place.pair, word), print)?;
         self.end_intent();
         self.set_checked(place.pair, true);
+        // Both copies were written as a whole.
+        self.tidy.set(place.pair, true);
         Ok(())
     }
 
@@ -602,4 +681,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         Ok(())
     }
+}
+
+/// Eight bytes of a value from `at` on; zeros behind its end.
+fn word_of(value: &[u8], at: usize) -> u64 {
+    if let Some(word) = value.get(at..at + 8) {
+        return u64_at(word, 0);
+    }
+    let mut word = [0; 8];
+    if let Some(rest) = value.get(at..) {
+        word[..rest.len()].copy_from_slice(rest);
+    }
+    u64::from_le_bytes(word)
 }

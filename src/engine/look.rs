@@ -121,6 +121,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 if side == place.slot.word.side() && !pair.is_unfinished(outcome) =>
             {
                 self.set_checked(place.pair, true);
+                self.tidy.set(place.pair, pair.is_tidy());
             }
             // The file is whole but for this record: served, not touched.
             _ if self.st().recovered.load(Relaxed) == 0 => self.tell_damage(&pair, outcome),

@@ -65,8 +65,11 @@ pub struct Engine<S, H> {
     /// Offsets of the tables, valid while `layout` is the state's.
     tables: Vec<u64>,
     layout: u64,
-    /// One bit for each page of the file: the pair that begins there was checked by this handle.
-    checked: Vec<u64>,
+    /// The pairs that were checked by this handle.
+    checked: Pairs,
+    /// Those of them of which both copies have the same key and zeros behind key and value: of these
+    /// an overwrite needs to store the value only.
+    tidy: Pairs,
     /// What is remembered of which key is where, and for each slot [`State::changes`] when its row in
     /// there was made.
     index: Arc<Index>,
@@ -165,6 +168,12 @@ impl Pair {
         }
     }
 
+    /// Whether both copies have the same key, and zeros behind key and value.
+    pub fn is_tidy(&self) -> bool {
+        let [a, b] = &self.blocks;
+        a.key() == b.key() && a.is_tidy() && b.is_tidy() && a.table() == b.table()
+    }
+
     /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter
     /// of a deleted one, a live one of which not both copies are good and begin as live ones.
     pub fn is_unfinished(&self, outcome: Outcome) -> bool {
@@ -220,7 +229,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             large,
             tables: Vec::new(),
             layout: u64::MAX,
-            checked: Vec::new(),
+            checked: Pairs::default(),
+            tidy: Pairs::default(),
             index: Arc::new(Index::new(header.sizes.slots)?),
             rows: Vec::new(),
         };
@@ -274,7 +284,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// remembers is void.
     pub(crate) fn rearrange(&mut self) {
         self.layout = self.st().layout.fetch_add(1, AcqRel) + 1;
-        self.checked.clear();
+        self.forget_pairs();
         // Nothing that follows may be seen before it.
         std::sync::atomic::fence(AcqRel);
     }
@@ -307,7 +317,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let layout = self.st().layout.load(Relaxed);
         if self.layout != layout || self.tables.len() as u64 != self.st().tables.load(Relaxed) {
             if self.layout != layout {
-                self.checked.clear();
+                self.forget_pairs();
             }
             self.tables = self.chain()?.0;
             self.st().tables.store(self.tables.len() as u64, Relaxed);
@@ -502,23 +512,45 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
+    fn forget_pairs(&mut self) {
+        self.checked = Pairs::default();
+        self.tidy = Pairs::default();
+    }
+
     pub(crate) fn is_checked(&self, pair: u64) -> bool {
-        let page = (pair / PAGE) as usize;
-        self.checked
-            .get(page / 64)
-            .is_some_and(|w| w >> (page % 64) & 1 != 0)
+        self.checked.has(pair)
     }
 
     pub(crate) fn set_checked(&mut self, pair: u64, yes: bool) {
+        self.checked.set(pair, yes);
+        if !yes {
+            self.tidy.set(pair, false);
+        }
+    }
+}
+
+/// A set of pairs: one bit for each page of the file.
+#[derive(Default)]
+struct Pairs(Vec<u64>);
+
+impl Pairs {
+    fn has(&self, pair: u64) -> bool {
         let page = (pair / PAGE) as usize;
-        if yes && self.checked.len() <= page / 64 {
-            let more = page / 64 + 1 - self.checked.len();
-            if self.checked.try_reserve(more).is_err() {
+        let word = self.0.get(page / 64);
+        word.is_some_and(|w| w >> (page % 64) & 1 != 0)
+    }
+
+    /// Where there is no memory for it the pair is not in the set.
+    fn set(&mut self, pair: u64, yes: bool) {
+        let page = (pair / PAGE) as usize;
+        if yes && self.0.len() <= page / 64 {
+            let more = page / 64 + 1 - self.0.len();
+            if self.0.try_reserve(more).is_err() {
                 return;
             }
-            self.checked.resize(page / 64 + 1, 0);
+            self.0.resize(page / 64 + 1, 0);
         }
-        if let Some(w) = self.checked.get_mut(page / 64) {
+        if let Some(w) = self.0.get_mut(page / 64) {
             let bit = 1 << (page % 64);
             *w = if yes { *w | bit } else { *w & !bit };
         }

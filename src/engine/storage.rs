@@ -53,6 +53,15 @@ pub trait Storage {
     /// Stores a word at `at`, a multiple of 8 inside the file.
     fn store(&self, at: u64, word: u64) -> Result<()>;
 
+    /// Stores words one behind the other, in this order.
+    fn store_all(&self, at: u64, words: &[u64]) -> Result<()> {
+        let places = (at..).step_by(8);
+        words
+            .iter()
+            .zip(places)
+            .try_for_each(|(&w, at)| self.store(at, w))
+    }
+
     /// Makes the file at least `len` bytes long. The new bytes are zero and have their place on
     /// the medium, so that storing into them can't fail later.
     ///

@@ -18,7 +18,7 @@
 //! With sizes 128/8028 the checksum covers all from the key to the table number. With smaller ones
 //! it covers less, down to a part of the value only: there a good checksum does not prove the rest.
 
-use super::checksum::checksum;
+use super::checksum::{self, checksum};
 use super::{Sizes, put_u64, u64_at};
 
 /// Bytes of a block.
@@ -127,6 +127,25 @@ impl RawBlock {
         b.set_delimiters(side, live);
         b.seal(sizes);
         b
+    }
+
+    /// The checksum of a block of these contents, where it covers all of them.
+    pub fn sum_of(key: &[u8], value: &[u8], table: u64) -> u32 {
+        let mut s = checksum::State::begin();
+        s.bytes(key);
+        s.zeros(KEY_LEN.saturating_sub(key.len()));
+        s.bytes(&(value.len() as u32).to_le_bytes());
+        s.bytes(value);
+        s.zeros(VALUE_LEN.saturating_sub(value.len()));
+        s.bytes(&table.to_le_bytes());
+        s.sum()
+    }
+
+    /// Whether everything behind the end of the key, up to the size, and behind the value is zero.
+    pub fn is_tidy(&self) -> bool {
+        let n = (self.value_size() as usize).min(VALUE_LEN);
+        let rest = [KEY + self.key().len()..VALUE_SIZE, VALUE + n..TABLE];
+        rest.into_iter().all(|r| self.0[r].iter().all(|&b| b == 0))
     }
 
     /// Computes the checksum anew.
@@ -276,6 +295,19 @@ mod tests {
         let v = b.check(settings(), Side::A);
         assert_eq!((v.kind, v.good, v.sum), (Kind::Live, true, 0xa62f_fa00));
         assert_eq!(b.check(settings(), Side::B).kind, Kind::Nothing);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_checksum_without_the_block(
+            key in proptest::collection::vec(1u8.., 1..KEY_LEN),
+            value in proptest::collection::vec(proptest::num::u8::ANY, 0..=VALUE_LEN),
+            table: u64,
+        ) {
+            let b = RawBlock::new(settings(), Side::A, true, &key, &value, table);
+            proptest::prop_assert_eq!(RawBlock::sum_of(&key, &value, table), b.sum(settings()));
+            proptest::prop_assert!(b.is_tidy());
+        }
     }
 
     #[test]

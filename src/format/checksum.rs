@@ -44,21 +44,27 @@ const fn step(byte: u32) -> u32 {
 
 /// For eight bytes at once.
 static EIGHT: [[u32; 256]; 8] = rows(0);
-/// The state 16 and 32 zero bytes on: its lowest byte counts from the last row.
+/// The state 16 zero bytes on: its lowest byte counts from the last row.
 static SIXTEEN: [[u32; 256]; 4] = rows(12);
-static THIRTY_TWO: [[u32; 256]; 4] = rows(28);
 
-/// The table indices that a byte causes in its own step and in the 15 behind it, lowest byte first.
-static INDICES: [u128; 256] = {
+/// The table indices that a byte of the state, by its place, causes in the next 16 steps: two words,
+/// the first step in the lowest byte.
+static INDICES: [[[u64; 2]; 256]; 4] = {
     let rows: [[u32; 256]; 15] = rows(0);
-    let mut t = [0u128; 256];
+    let mut t = [[[0u64; 2]; 256]; 4];
     let mut b = 0;
     while b < 256 {
-        t[b] = b as u128;
+        let mut all = b as u128;
         let mut k = 0;
         while k < 15 {
-            t[b] |= ((rows[k][b] & 255) as u128) << (8 * (k + 1));
+            all |= ((rows[k][b] & 255) as u128) << (8 * (k + 1));
             k += 1;
+        }
+        let mut place = 0;
+        while place < 4 {
+            let moved = all << (8 * place);
+            t[place][b] = [moved as u64, (moved >> 64) as u64];
+            place += 1;
         }
         b += 1;
     }
@@ -82,7 +88,7 @@ pub struct State(u32);
 
 impl State {
     /// Of no bytes yet.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Self(u32::MAX)
     }
 
@@ -113,23 +119,18 @@ impl State {
     /// As many zero bytes.
     pub fn zeros(&mut self, n: usize) {
         let mut n = n;
-        while n >= 32 && self.0 & 255 != 255 {
-            let s = self.0.to_le_bytes();
-            let near = far(&SIXTEEN, s);
-            if has_255(indices(s)) {
+        while n >= 16 {
+            let [near, far] = indices(self.0.to_le_bytes());
+            if has_255(near) {
                 break;
             }
-            if has_255(indices(near.to_le_bytes())) {
-                self.0 = near;
-                n -= 16;
+            if has_255(far) {
+                self.0 = eight_of(u64::from(self.0));
+                n -= 8;
                 break;
             }
-            self.0 = far(&THIRTY_TWO, s);
-            n -= 32;
-        }
-        while n >= 8 && !has_255_word(indices(self.0.to_le_bytes()) as u64) {
-            self.0 = eight_of(u64::from(self.0));
-            n -= 8;
+            self.0 = sixteen_of(self.0.to_le_bytes());
+            n -= 16;
         }
         while n > 0 && self.0 & 255 != 255 {
             self.one(0);
@@ -140,10 +141,10 @@ impl State {
     fn eight(&mut self, word: u64) {
         let x = word ^ u64::from(self.0);
         let b = x.to_le_bytes();
-        let index = |i: usize| (INDICES[b[i] as usize] as u64) << (8 * i);
+        let index = |i: usize| INDICES[i % 4][b[i] as usize][0] << (i / 4 * 32);
         let seen = (index(0) ^ index(1) ^ index(2) ^ index(3))
             ^ (index(4) ^ index(5) ^ index(6) ^ index(7));
-        if has_255_word(seen) {
+        if has_255(seen) {
             for b in word.to_le_bytes() {
                 self.one(b);
             }
@@ -167,23 +168,21 @@ fn eight_of(x: u64) -> u32 {
     (row(0) ^ row(1) ^ row(2) ^ row(3)) ^ (row(4) ^ row(5) ^ row(6) ^ row(7))
 }
 
-fn far(rows: &[[u32; 256]; 4], s: [u8; 4]) -> u32 {
-    let row = |i: usize| rows[3 - i][s[i] as usize];
+/// The state behind 16 zero bytes.
+fn sixteen_of(s: [u8; 4]) -> u32 {
+    let row = |i: usize| SIXTEEN[3 - i][s[i] as usize];
     (row(0) ^ row(1)) ^ (row(2) ^ row(3))
 }
 
 /// The indices of the next 16 steps with zero bytes.
-fn indices(s: [u8; 4]) -> u128 {
-    let index = |i: usize| INDICES[s[i] as usize] << (8 * i);
-    (index(0) ^ index(1)) ^ (index(2) ^ index(3))
-}
-
-fn has_255(x: u128) -> bool {
-    has_255_word(x as u64) || has_255_word((x >> 64) as u64)
+fn indices(s: [u8; 4]) -> [u64; 2] {
+    let index = |i: usize| INDICES[i][s[i] as usize];
+    let (a, b, c, d) = (index(0), index(1), index(2), index(3));
+    [a[0] ^ b[0] ^ c[0] ^ d[0], a[1] ^ b[1] ^ c[1] ^ d[1]]
 }
 
 /// Whether one of the eight bytes is 255.
-fn has_255_word(x: u64) -> bool {
+fn has_255(x: u64) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
     (!x).wrapping_sub(LOW) & x & (LOW << 7) != 0
 }

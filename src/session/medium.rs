@@ -15,7 +15,7 @@ pub(super) enum Medium {
     /// Shared with those who read without the lock.
     File(Arc<FileMap>),
     /// A read-only handle that had to recover.
-    Memory(Overlay<FileMap>),
+    Memory(Box<Overlay<FileMap>>),
 }
 
 macro_rules! forward {
@@ -40,6 +40,7 @@ forward! {
     load_slot(at: u64) -> Result<Slot>;
     read_value(at: u64, most: usize, buf: &mut [u8]) -> Result<usize>;
     store(at: u64, word: u64) -> Result<()>;
+    store_all(at: u64, words: &[u64]) -> Result<()>;
     grow(len: u64) -> Result<()>;
     truncate(len: u64) -> Result<()>;
     fill_holes() -> Result<()>;
@@ -89,7 +90,7 @@ pub(super) fn open_engine(
         Err(Error::Access(_)) => {
             let below = Overlay::new(FileMap::new(file?)?)?;
             Engine::open(
-                Medium::Memory(below),
+                Medium::Memory(Box::new(below)),
                 Words::Private(Box::default()),
                 false,
                 false,

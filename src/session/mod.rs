@@ -391,6 +391,12 @@ impl Session {
         self.with(|e| e.put(key, value))
     }
 
+    /// See [`Engine::put_in_place`].
+    pub fn put_in_place(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
+        self.may_write()?;
+        self.with(|e| e.put_in_place(key, value))
+    }
+
     /// See [`Engine::delete`].
     pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
         self.may_write()?;

@@ -629,6 +629,22 @@ impl Storage for FileMap {
         })
     }
 
+    fn store_all(&self, at: u64, words: &[u64]) -> Result<()> {
+        let writable = self.file.writable && at.is_multiple_of(8);
+        let Some(to) = self.one(at, 8 * words.len()).filter(|_| writable) else {
+            let places = (at..).step_by(8);
+            return words
+                .iter()
+                .zip(places)
+                .try_for_each(|(&w, at)| self.store(at, w));
+        };
+        for (i, word) in words.iter().enumerate() {
+            // SAFETY: as for one word: all of them are mapped, inside the file, at multiples of 8.
+            unsafe { &*to.add(8 * i).cast::<AtomicU64>() }.store(word.to_le(), Release);
+        }
+        Ok(())
+    }
+
     fn grow(&self, len: u64) -> Result<()> {
         let old = self.len()?;
         if len <= old {

@@ -10,7 +10,7 @@ use crate::format::header;
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
-use crate::format::{PAGE, hash, u64_at};
+use crate::format::{PAGE, hash, put_u64, u64_at};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -347,42 +347,59 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// A new pair, into zeros: in its first sector the start delimiter comes last, and without it
-    /// the pair is nothing. The end delimiters follow at the close.
+    /// A new pair, into zeros: the start delimiters come last, and without them the pair is nothing. The
+    /// end delimiters follow at the close.
     fn put_new(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         let (pair, in_gap) = self.room_for_pair()?;
-        let mut block = RawBlock::new(
-            self.sizes,
-            Side::A,
-            true,
-            key.bytes(),
-            value,
-            place.table as u64,
-        );
+        let table = place.table as u64;
+        let mut block = RawBlock::new(self.sizes, Side::A, true, key.bytes(), value, table);
         block.mark_empty(self.sizes);
         self.begin_intent(place.at, pair, false);
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
         }
-        if place.table > 0 && !self.sizes.covers_all() {
-            // The checksum does not cover the table number; a pair that named table 0 instead
-            // would take the slot of another key in the original's eyes.
-            for side in [Side::A, Side::B] {
-                self.store
-                    .store(side.offset(pair) + block::TABLE as u64, block.table())?;
-            }
-            self.sync()?;
+        let written = self.write_new_pair(pair, &block);
+        if written.is_err() && !in_gap {
+            // As it was. Zeros could not be stored into pages that the medium has no room for.
+            self.truncate(pair)?;
         }
-        for side in [Side::A, Side::B] {
-            block.set_delimiters(side, true);
-            self.write_fresh(side.offset(pair), &block)?;
-        }
+        written?;
         let place = Place { pair, ..*place };
         self.commit(&place, &block)?;
         if in_gap {
             self.st().gap_count.fetch_sub(1, Relaxed);
         }
         Ok(())
+    }
+
+    fn write_new_pair(&mut self, pair: u64, block: &RawBlock) -> Result<()> {
+        let mut both = [0; PAIR as usize];
+        for side in [Side::A, Side::B] {
+            let at = side.offset(0) as usize;
+            both[at..at + block::END].copy_from_slice(&block.0[..block::END]);
+            put_u64(&mut both, at, side.delimiters(true).0);
+        }
+        if !self.sizes.covers_all() {
+            self.store.allocate(pair, PAIR)?;
+            if block.table() > 0 {
+                // The checksum does not cover the table number; a pair that named table 0 instead
+                // would take the slot of another key in the original's eyes.
+                for side in [Side::A, Side::B] {
+                    self.store
+                        .store(side.offset(pair) + block::TABLE as u64, block.table())?;
+                }
+                self.sync()?;
+            }
+            if self.uncovered_tail() {
+                for side in [Side::A, Side::B] {
+                    let at = side.offset(pair) + SECTOR;
+                    let behind = &block.0[SECTOR as usize..block::END];
+                    self.replace(at, behind.len() as u64, |i| u64_at(behind, i))?;
+                }
+                self.sync()?;
+            }
+        }
+        self.store.write_pair(pair, &both)
     }
 
     /// Delimiters of both copies and the slot; the contents stay as they are until the close, so
@@ -502,31 +519,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         covered < value && value > SECTOR as usize
     }
 
-    /// Writes a live copy without its end delimiter into zeros.
-    fn write_fresh(&mut self, at: u64, block: &RawBlock) -> Result<()> {
-        let words = |from: usize, to: usize| {
-            (from..to)
-                .step_by(8)
-                .map(|i| (i, u64_at(&block.0[..], i)))
-                .filter(|&(_, w)| w != 0)
-        };
-        for (i, w) in words(SECTOR as usize, block::END) {
-            self.store.store(at + i as u64, w)?;
-        }
-        if self.uncovered_tail() {
-            self.sync()?;
-        }
-        for (i, w) in words(block::KEY, SECTOR as usize) {
-            self.store.store(at + i as u64, w)?;
-        }
-        self.store.store(
-            at + block::CHECKSUM as u64,
-            u64_at(&block.0[..], block::CHECKSUM),
-        )?;
-        self.store.store(at, u64_at(&block.0[..], 0))
-    }
-
-    /// A zeroed place for a pair, on the medium: inside the file if there is one, and whether it is.
+    /// A zeroed place for a pair: inside the file if there is one, and whether it is. It may have no
+    /// place on the medium yet.
     pub(crate) fn room_for_pair(&mut self) -> Result<(u64, bool)> {
         let st = self.st();
         let n = st.gap_count.load(Relaxed);
@@ -540,11 +534,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok((at, false))
     }
 
-    /// Makes the file reach `bytes` behind `at`, and beyond, because growing is slow.
+    /// Makes the file reach `bytes` behind `at`, in one step: it must never end inside a pair. And
+    /// beyond, because each growth is a change of the file's length.
     fn make_room(&mut self, at: u64, bytes: u64) -> Result<()> {
         let need = at
             .checked_add(bytes)
             .ok_or(Error::Corrupt("offset out of range"))?;
+        let known = self.store.known_len();
+        if need <= known && known.is_multiple_of(PAGE) {
+            return Ok(());
+        }
         let len = self.store.len()?;
         if need > len || len % PAGE != 0 {
             let limit = if self.large {
@@ -557,8 +556,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             let step = (need / 8).clamp(STEP.0, STEP.1);
             let want = need.saturating_add(step).next_multiple_of(PAGE).min(limit);
-            if self.grow(want).is_err() {
-                self.grow(need.next_multiple_of(PAGE))?;
+            if self.extend(want).is_err() {
+                self.extend(need.next_multiple_of(PAGE))?;
             }
             if at < len {
                 // The file must not end inside what is written there.
@@ -572,6 +571,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn append_table(&mut self) -> Result<usize> {
         let at = self.st().end.load(Relaxed);
         self.make_room(at, table::SIZE + PAIR)?;
+        self.store.allocate(at, table::SIZE)?;
         let slot = match self.tables.last() {
             Some(&last) => table::slot_offset(last, table::SLOTS as u16),
             None => at,

@@ -454,6 +454,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
+    /// The same without a place on the medium.
+    pub(crate) fn extend(&self, len: u64) -> Result<()> {
+        self.store.extend(len)?;
+        self.st().length.fetch_max(self.store.known_len(), Relaxed);
+        Ok(())
+    }
+
     /// Cuts the file off, for all: they must expect it before it happens.
     pub(crate) fn truncate(&self, len: u64) -> Result<()> {
         self.st().length.store(len, Relaxed);

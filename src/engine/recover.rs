@@ -292,6 +292,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let Ok((pair, in_gap)) = self.room_for_pair() else {
             return Ok(());
         };
+        if self.store.allocate(pair, PAIR).is_err() {
+            return Ok(());
+        }
         self.begin_intent(hole.at, pair, false);
         for side in [Side::B, Side::A] {
             let b = RawBlock::new(self.sizes, side, false, &key, b"", hole.table as u64);

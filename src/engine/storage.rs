@@ -1,7 +1,7 @@
 //! What the engine needs of a medium, and a medium in memory that tests can look into.
 
 use crate::error::Result;
-use crate::format::block::{self, KEY_LEN};
+use crate::format::block::{self, KEY_LEN, PAIR};
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::u64_at;
@@ -68,6 +68,38 @@ pub trait Storage {
     /// # Errors
     /// [`crate::Error::Io`], `ENOSPC` above all; the file may then be longer, its contents are the same.
     fn grow(&self, len: u64) -> Result<()>;
+
+    /// Makes the file at least `len` bytes long. What is new reads as zeros and may have no place on
+    /// the medium yet: see [`Storage::allocate`] and [`Storage::write_pair`].
+    fn extend(&self, len: u64) -> Result<()> {
+        self.grow(len)
+    }
+
+    /// Gives a range of zeros inside the file, which nothing names, its place on the medium; it has it
+    /// already where [`Storage::extend`] does so.
+    ///
+    /// # Errors
+    /// As [`Storage::grow`].
+    fn allocate(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes both blocks of a pair into a range that nothing names, whether it has its place or not.
+    /// The first word of neither reaches the medium without the rest of its sector.
+    ///
+    /// # Errors
+    /// As [`Storage::grow`]; then the range may hold any part of this.
+    fn write_pair(&self, at: u64, pair: &[u8; PAIR as usize]) -> Result<()> {
+        let firsts = [0, block::SIZE];
+        let words = (0..pair.len()).step_by(8);
+        for i in words.filter(|i| !firsts.contains(i)).chain(firsts) {
+            let word = u64_at(pair, i);
+            if word != 0 {
+                self.store(at + i as u64, word)?;
+            }
+        }
+        Ok(())
+    }
 
     /// Cuts the file to `len` bytes.
     fn truncate(&self, len: u64) -> Result<()>;

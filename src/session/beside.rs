@@ -89,7 +89,7 @@ impl Beside {
             (None, Medium::File(map)) => {
                 let below = Overlay::new(FileMap::new(map.file().reopen(false)?)?)?;
                 let state = Words::Private(Box::default());
-                Engine::open(Medium::Memory(below), state, false, false)?
+                Engine::open(Medium::Memory(Box::new(below)), state, false, false)?
             }
             (None, Medium::Memory(_)) => return Err(Error::Access("nothing to recover")),
         };

@@ -3,6 +3,7 @@
 use crate::engine::storage::Overlay;
 use crate::engine::{Engine, State, Storage};
 use crate::error::{Error, Result};
+use crate::format::block::PAIR;
 use crate::format::key::Key;
 use crate::format::slot::Slot;
 use crate::sys::file::FileMap;
@@ -42,6 +43,9 @@ forward! {
     store(at: u64, word: u64) -> Result<()>;
     store_all(at: u64, words: &[u64]) -> Result<()>;
     grow(len: u64) -> Result<()>;
+    extend(len: u64) -> Result<()>;
+    allocate(at: u64, len: u64) -> Result<()>;
+    write_pair(at: u64, pair: &[u8; PAIR as usize]) -> Result<()>;
     truncate(len: u64) -> Result<()>;
     fill_holes() -> Result<()>;
     sync() -> Result<()>;

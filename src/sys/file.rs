@@ -9,7 +9,7 @@ use super::{errno, retry, room_allowed};
 use crate::engine::Storage;
 use crate::engine::storage::plain;
 use crate::error::{Error, Result};
-use crate::format::block::{self, KEY_LEN};
+use crate::format::block::{self, KEY_LEN, PAIR};
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use memmap2::{MmapOptions, MmapRaw};
@@ -32,6 +32,16 @@ pub struct Ident {
     pub ino: u64,
     /// When the inode was made, in nanoseconds; 0 where the file system does not know.
     pub born: u64,
+}
+
+impl Ident {
+    /// Whether this was an earlier file with the number that `now` has.
+    pub fn is_before(&self, now: Self) -> bool {
+        (self.dev, self.ino) == (now.dev, now.ino)
+            && self.born != 0
+            && now.born != 0
+            && self.born != now.born
+    }
 }
 
 /// Owner and permissions of a file.
@@ -246,6 +256,12 @@ impl File {
     /// Replaces the contents by `bytes` and makes them durable.
     pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         room_allowed(bytes.len() as u64)?;
+        self.write_all(0, bytes)?;
+        self.set_len(bytes.len() as u64)?;
+        self.sync()
+    }
+
+    fn write_all(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut n = 0;
         while n < bytes.len() {
             let rest = &bytes[n..];
@@ -255,12 +271,11 @@ impl File {
                     self.raw(),
                     rest.as_ptr().cast(),
                     rest.len(),
-                    n as libc::off_t,
+                    (at + n as u64) as libc::off_t,
                 ) as i64
             })? as usize;
         }
-        self.set_len(bytes.len() as u64)?;
-        self.sync()
+        Ok(())
     }
 
     /// Gives a range its place on the medium; no byte changes, but the file may become longer.
@@ -658,6 +673,31 @@ impl Storage for FileMap {
         Ok(())
     }
 
+    fn extend(&self, len: u64) -> Result<()> {
+        if len > self.len()? {
+            room_allowed(len)?;
+            self.file.set_len(len)?;
+            self.len()?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> Result<()> {
+        let end = at.saturating_add(len);
+        if !self.file.allocate(at, end)? {
+            write_zeros(&self.file, at, end)?;
+        }
+        Ok(())
+    }
+
+    /// With a system call: a store into a page that nobody has touched yet costs a fault, and the
+    /// kernel has to fill the page with zeros first. It copies page by page, under a lock that its
+    /// writing to the medium takes as well, and the pages were not there or are on the medium: of a
+    /// sector nothing arrives, or all.
+    fn write_pair(&self, at: u64, pair: &[u8; PAIR as usize]) -> Result<()> {
+        Ok(self.file.write_all(at, pair)?)
+    }
+
     fn truncate(&self, len: u64) -> Result<()> {
         self.file.set_len(len)?;
         self.known.store(len, Relaxed);
@@ -693,11 +733,9 @@ fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
     let zeros = [0u8; 1 << 16];
     let mut at = from;
     while at < to {
-        let n = (to - at).min(zeros.len() as u64) as usize;
-        // SAFETY: the buffer is valid for reads of `n` bytes.
-        at += retry(|| unsafe {
-            libc::pwrite(file.raw(), zeros.as_ptr().cast(), n, at as libc::off_t) as i64
-        })? as u64;
+        let n = (to - at).min(zeros.len() as u64);
+        file.write_all(at, &zeros[..n as usize])?;
+        at += n;
     }
     Ok(())
 }

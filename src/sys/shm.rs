@@ -233,6 +233,13 @@ impl Shm {
     pub fn open(name: &[u8], file: Ident, owner: Owner) -> Result<Opened> {
         Ok(match Self::look(name, file, owner)? {
             Look::Object(shm, true) => Opened::Ours(shm),
+            // Left over from a file that is gone: its number has been given to ours.
+            Look::Object(shm, false)
+                if shm.ident().is_before(file) && !Users::any_lock(&shm.fd).unwrap_or(true) =>
+            {
+                unlink(name);
+                Opened::Absent
+            }
             Look::Object(_, false) | Look::Stranger => Opened::NotOurs,
             Look::Absent => Opened::Absent,
             Look::Garbage(fd) => {

@@ -63,6 +63,37 @@ fn failure_19_an_object_that_was_not_filled() {
 }
 
 #[test]
+fn failure_20_leftovers_of_files_that_are_gone() {
+    // Processes died with a database open; it was deleted and made anew, twice, and the file system gave the new file the
+    // number of the old one. So objects of files that do not exist any more stand under both names that this file could
+    // use. The open failed with -7, for ever. Fails if it does, or if an object of a dead file is joined.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    for _ in 0..3 {
+        let mut agent = Agent::start();
+        let answer = agent.ask_quickly(&format!("open h RDWR {}", path.display()));
+        assert_eq!(answer, "0");
+        assert_eq!(agent.ask("get h /a"), "1");
+        agent.kill();
+        for name in scratch.objects() {
+            if name.ends_with("-shm-info") {
+                // The birth of the file, in nanoseconds, behind what callers see, device and number.
+                let object = Path::new("/dev/shm").join(name);
+                let mut bytes = fs::read(&object).expect("the object");
+                bytes[160] ^= 1;
+                let file = fs::OpenOptions::new().write(true).open(&object);
+                let file = file.expect("the object");
+                std::os::unix::fs::FileExt::write_all_at(&file, &bytes[160..168], 160)
+                    .expect("a write");
+            }
+        }
+    }
+    works("leftovers", &scratch, &path);
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+#[test]
 fn failure_19_an_object_of_the_right_size_that_was_not_filled() {
     // The same with an object as large as a whole one: zeros, a hole, or anything. Fails as above.
     let scratch = place();

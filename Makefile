@@ -1,4 +1,4 @@
-# make build | install | uninstall | demo | test | test-dlt | abi-bless | soak | bench | bench-guard
+# make build | install | uninstall | demo | test | test-dlt | abi-bless | deb | soak | bench | bench-guard
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), BINDIR, INCLUDEDIR, MANDIR, DATADIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
@@ -26,7 +26,7 @@ SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 # In a directory of its own: it has the library built another way, under the same file names.
 COMMAND := $(TARGET)/command$(addprefix /,$(CARGO_BUILD_TARGET))/release/kissdb
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless soak clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless deb yocto-crates soak clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -119,6 +119,21 @@ valgrind: build
 # After a change of the header that is meant, the ABI is described anew. Debian: abigail-tools.
 abi-bless: build
 	KISSDB_BLESS=1 $(CARGO) test --profile checked --test abi
+
+# Debian packages in build/deb: libkissdb2, libkissdb-dev, kissdb-tools. Debian: debhelper, lintian.
+# packaging/try-deb.sh then installs and tries them in a clean Debian.
+DEB := build/deb
+deb:
+	rm -rf $(DEB)/tree $(DEB)/*.deb $(DEB)/kissdb_*
+	mkdir -p $(DEB)/tree
+	tar --exclude-vcs --exclude=./target --exclude=./build -cf - . | tar -C $(DEB)/tree -xf -
+	cp -r packaging/debian $(DEB)/tree/debian
+	cd $(DEB)/tree && CARGO_TARGET_DIR="$(abspath $(DEB))/target" dpkg-buildpackage --build=binary --no-sign
+	lintian --fail-on error,warning --tag-display-limit 0 $(DEB)/kissdb_*.changes
+
+# After a change of Cargo.lock: the crates that the Yocto recipe names.
+yocto-crates:
+	packaging/yocto/crates.sh > packaging/yocto/recipes-support/kissdb/kissdb-crates.inc
 
 # Messages in DLT, with a daemon of its own. Debian: dlt-daemon, dlt-tools, libdlt-dev.
 test-dlt:

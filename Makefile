@@ -147,11 +147,15 @@ soak:
 # Speed, against other stores and bare loops; peers: liblmdb0 libtokyocabinet9 libtdb1 libgdbm6
 # libsqlite3-0, as many as are installed. ARGS="--quick" takes some minutes, ARGS="--help" tells the rest;
 # KISSDB_COMPARE=/path/lib.so adds another library with this interface.
-.PHONY: bench bench-guard bench-guard-bless bench-program
+.PHONY: bench bench-docs bench-guard bench-guard-bless bench-program
 BENCH := $(TARGET)/bench
 BENCH_PROGRAM = $(BENCH)/release/kissdb-bench
 bench: build bench-program
 	$(BENCH_PROGRAM) run --library $(OUT)/libkissdb.so --disk $(BENCH)/disk --out $(BENCH) $(ARGS)
+
+# The tables and plots of docs/performance.md, from the last run.
+bench-docs: bench-program
+	$(BENCH_PROGRAM) show $(BENCH)/results.json --document docs/performance.md --plots docs/plots > $(BENCH)/tables.txt
 
 # Instructions an operation, counted by valgrind, beside those in benches/guard.json; or these written anew.
 bench-guard bench-guard-bless: build bench-program

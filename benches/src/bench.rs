@@ -66,6 +66,9 @@ enum Command {
         /// Draw the plots into this directory too
         #[arg(long)]
         plots: Option<PathBuf>,
+        /// Write them into this document, between its marks
+        #[arg(long)]
+        document: Option<PathBuf>,
     },
 }
 
@@ -141,9 +144,17 @@ impl Command {
                 operation,
                 directory,
             } => guard::workload(&operation, &directory),
-            Command::Show { results, plots } => {
+            Command::Show {
+                results,
+                plots,
+                document,
+            } => {
                 let results: Results = serde_json::from_slice(&fs::read(results)?)?;
                 print!("{}", report::text(&results));
+                if let Some(file) = document {
+                    let text = report::document(&results, &fs::read_to_string(&file)?);
+                    fs::write(&file, text.context("the document has no marks")?)?;
+                }
                 plots.map_or(Ok(()), |directory| plot::plots(&results, &directory))
             }
         }

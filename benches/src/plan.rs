@@ -159,7 +159,7 @@ pub fn full() -> Vec<Cell> {
     ];
     cells.push(cell(disk(500), &on_disk));
     cells.push(cell(disk(20_000), &on_disk));
-    cells.extend([500, 20_000].map(durable));
+    cells.extend([1, 500, 20_000].map(durable));
     cells
 }
 

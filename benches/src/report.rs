@@ -13,7 +13,7 @@ const ENGINES: [&str; 8] = [
 ];
 
 /// Rows, in this order; others come last.
-const FIGURES: [&str; 38] = [
+const FIGURES: [&str; 39] = [
     "get",
     "bare-read-dependent",
     "bare-read",
@@ -45,6 +45,7 @@ const FIGURES: [&str; 38] = [
     "together-2-threads",
     "durable",
     "bare-store-durable",
+    "durable-syncs",
     "durable-device-flushes",
     "memory-open",
     "memory-resident",
@@ -124,36 +125,103 @@ fn table(out: &mut String, cell: &CellResult) {
 }
 
 fn judge(out: &mut String, results: &Results, cell: &CellResult) {
-    let verdicts = targets::verdicts(results, cell);
-    if verdicts.is_empty() {
+    let mut rows = verdict_rows(results, cell);
+    if rows.is_empty() {
         return;
     }
-    let mut rows = vec![
+    rows.insert(
+        0,
         ["target", "limit is", "limit", "ours", "ours / limit", ""]
             .map(String::from)
             .to_vec(),
-    ];
-    for verdict in &verdicts {
-        rows.push(vec![
-            verdict.figure.into(),
-            verdict.rule.clone(),
-            shown(verdict.figure, verdict.limit),
-            shown(verdict.figure, verdict.ours),
-            if verdict.limit > 0.0 {
-                format!("{:.2}", verdict.ours / verdict.limit)
-            } else {
-                String::new()
-            },
-            if verdict.passed() {
-                "reached"
-            } else {
-                "MISSED"
-            }
-            .into(),
-        ]);
-    }
+    );
     let _ = writeln!(out);
     aligned(out, &rows);
+}
+
+fn verdict_rows(results: &Results, cell: &CellResult) -> Vec<Vec<String>> {
+    targets::verdicts(results, cell)
+        .iter()
+        .map(|verdict| {
+            vec![
+                verdict.figure.into(),
+                verdict.rule.clone(),
+                shown(verdict.figure, verdict.limit),
+                shown(verdict.figure, verdict.ours),
+                if verdict.limit > 0.0 {
+                    format!("{:.2}", verdict.ours / verdict.limit)
+                } else {
+                    String::new()
+                },
+                if verdict.passed() {
+                    "reached"
+                } else {
+                    "MISSED"
+                }
+                .into(),
+            ]
+        })
+        .collect()
+}
+
+const BEGIN: &str = "<!-- measured: begin -->";
+const END: &str = "<!-- measured: end -->";
+
+/// A document with everything between its two marks made anew from the results.
+pub fn document(results: &Results, text: &str) -> Option<String> {
+    let (head, rest) = text.split_once(BEGIN)?;
+    let (_, tail) = rest.split_once(END)?;
+    let mut out = format!("{head}{BEGIN}\n\n## The run\n\n");
+    let mut rows = vec![["", ""].map(String::from).to_vec()];
+    let pairs = |map: &BTreeMap<String, String>| -> Vec<Vec<String>> {
+        map.iter()
+            .map(|(name, value)| vec![name.clone(), value.clone()])
+            .collect()
+    };
+    rows.extend(pairs(&results.machine));
+    rows.extend(pairs(&results.engines));
+    rows.push(vec![
+        "rounds".into(),
+        format!("{}, medians are shown", results.rounds),
+    ]);
+    aligned(&mut out, &rows);
+    let _ = writeln!(out, "\n## Targets\n");
+    let mut rows = vec![
+        [
+            "database",
+            "target",
+            "limit is",
+            "limit",
+            "ours",
+            "ours / limit",
+            "",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    for cell in &results.cells {
+        let medium = cell
+            .shape
+            .title()
+            .split(" of ")
+            .next()
+            .unwrap_or_default()
+            .to_string();
+        for mut row in verdict_rows(results, cell) {
+            row.insert(0, medium.clone());
+            rows.push(row);
+        }
+    }
+    aligned(&mut out, &rows);
+    let _ = writeln!(out, "\n## All figures");
+    for cell in &results.cells {
+        let _ = write!(out, "\n###");
+        let mut one = String::new();
+        table(&mut one, cell);
+        let _ = write!(out, " {}", one.trim_start());
+    }
+    let _ = write!(out, "\n{END}{tail}");
+    Some(out)
 }
 
 fn aligned(out: &mut String, rows: &[Vec<String>]) {
@@ -192,8 +260,8 @@ pub fn shown(figure: &str, value: f64) -> String {
     if figure.ends_with("keys") {
         return format!("{value:.0}");
     }
-    if figure.ends_with("flushes") {
-        return format!("{value:.2}");
+    if figure.ends_with("flushes") || figure.ends_with("syncs") {
+        return format!("{value:.3}");
     }
     if figure.starts_with("memory") || figure.ends_with("bytes") {
         return match value {

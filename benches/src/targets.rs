@@ -21,14 +21,17 @@ impl Verdict {
 /// The verdicts on one database; `results` is looked at for the other sizes.
 pub fn verdicts(results: &Results, cell: &CellResult) -> Vec<Verdict> {
     let shape = &cell.shape;
-    let usual = shape.key == 20 && shape.value == 64 && !shape.collide && !shape.durable;
-    if !usual {
-        return Vec::new();
-    }
     let mut list = Judge {
         cell,
         verdicts: Vec::new(),
     };
+    if shape.durable {
+        list.at_most("durable-syncs", 1.0, "those of the caller");
+        return list.verdicts;
+    }
+    if shape.key != 20 || shape.value != 64 || shape.collide {
+        return Vec::new();
+    }
     match (shape.medium, shape.keys) {
         (Medium::Tmpfs, 500) => list.at_most("get", 45.0, "45 ns"),
         (Medium::Tmpfs, 20_000) => {

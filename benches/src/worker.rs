@@ -430,7 +430,9 @@ impl<E: Engine> Worker<E> {
         let meter = self.repeat(round, true)?;
         let after = counters::device_flushes(&self.file);
         counters::watch_writes(false);
-        let mut figures = vec![meter.figure("durable")];
+        let durable = meter.figure("durable");
+        let syncs = durable.syncs.unwrap_or_default();
+        let mut figures = vec![durable, plain_figure("durable-syncs", syncs)];
         if let (Some(before), Some(after)) = (before, after) {
             let flushes = (after - before) as f64 / meter.count as f64;
             figures.push(plain_figure("durable-device-flushes", flushes));

@@ -239,7 +239,7 @@ pub fn check(a: &Check, out: &mut Out) -> Result<Status> {
         return Ok(status);
     }
     if report.unsure {
-        eprintln!(
+        crate::out::complain!(
             "kissdb: {}: its users can't be asked to pause (run this as its owner or as root): what they change meanwhile may show as a finding",
             a.db.file.display()
         );

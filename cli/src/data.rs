@@ -23,7 +23,7 @@ pub fn snapshot(db: &mut Database, path: &Path) -> Result<Snapshot> {
         .about(path)?;
     drop(progress);
     if snapshot.damaged() > 0 {
-        eprintln!(
+        crate::out::complain!(
             "kissdb: {}: {} left out, both copies of each are damaged; see `kissdb check {0}`",
             path.display(),
             out::count(snapshot.damaged(), "record")
@@ -78,6 +78,13 @@ pub fn list(a: &List, out: &mut Out) -> Result<Status> {
         }
         return Ok(Status::Fine);
     }
+    if let Some(width) = out
+        .width
+        .filter(|_| !a.keys && !a.hex && resource::is_table(sizes))
+        && let Some(rows) = resource::rows(&entries)
+    {
+        return columns(&rows, width, out);
+    }
     let keys: Vec<String> = entries.iter().map(|(key, _)| out::text(key)).collect();
     // For people in columns and cut to the window, for a pipe whole and between tabs.
     let widest = keys.iter().map(|k| console::measure_text_width(k)).max();
@@ -111,12 +118,36 @@ pub fn list(a: &List, out: &mut Out) -> Result<Status> {
     Ok(Status::Fine)
 }
 
+/// A table with a headline.
+fn columns(rows: &[Vec<String>], width: usize, out: &mut Out) -> Result<Status> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let wide = |n: usize| {
+        rows.iter()
+            .map(move |r| console::measure_text_width(&r[n]))
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|n| wide(n).unwrap_or(0)).collect();
+    for (n, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (cell, wide) in row.iter().zip(&widths) {
+            line += cell;
+            line += &" ".repeat(wide + 2 - console::measure_text_width(cell));
+        }
+        let line = console::truncate_str(line.trim_end(), width, "…");
+        match n {
+            0 => out.line(console::style(line).dim().to_string())?,
+            _ => out.line(line)?,
+        }
+    }
+    Ok(Status::Fine)
+}
+
 pub fn get(a: &Get, out: &mut Out) -> Result<Status> {
     let key = a.key.as_bytes();
     let mut db = open_to_read(&a.db.file)?;
     let sizes = db.sizes().about(&a.db.file)?;
     let Some(value) = db.get(key).about(&a.db.file)? else {
-        eprintln!("kissdb: {}: no key {}", a.db.file.display(), out::text(key));
+        crate::out::complain!("kissdb: {}: no key {}", a.db.file.display(), out::text(key));
         return Ok(Status::Found);
     };
     if out.json {
@@ -206,7 +237,7 @@ pub fn delete(a: &Delete, out: &mut Out) -> Result<Status> {
             o.insert("deleted".into(), json!(deleted));
             out.object(&Value::Object(o))?;
         } else if !deleted {
-            eprintln!("kissdb: {}: no key {}", a.db.file.display(), out::text(key));
+            crate::out::complain!("kissdb: {}: no key {}", a.db.file.display(), out::text(key));
         }
         if !deleted {
             status = Status::Found;

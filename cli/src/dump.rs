@@ -8,6 +8,7 @@ use crate::args::{Dump, Kind, Load};
 use crate::copy::TRIES;
 use crate::data::{check_entry, open_to_read, put_value, snapshot};
 use crate::fail::{About, Fail, Result, Status, said};
+use crate::interrupt;
 use crate::newfile::{NewFile, in_use, place_of, sync_directory};
 use crate::out::{self, Out};
 use crate::progress::Progress;
@@ -31,10 +32,12 @@ pub fn dump(a: &Dump, out: &mut Out) -> Result<Status> {
     match &a.output {
         None => each_line(&snapshot, sizes, |v| out.object(v))?,
         Some(path) => {
-            let mut to = BufWriter::new(File::create(path).about(path)?);
+            // An older dump stays until the new one is whole.
+            let new = NewFile::of_usual_mode(path)?;
+            let mut to = BufWriter::new(File::create(new.path()).about(path)?);
             each_line(&snapshot, sizes, |v| writeln!(to, "{v}").about(path))?;
-            let file = to.into_inner().map_err(|e| e.into_error()).about(path)?;
-            file.sync_all().about(path)?;
+            to.flush().about(path)?;
+            new.put(true)?;
         }
     }
     Ok(Status::Fine)
@@ -181,19 +184,13 @@ fn load_new(a: &Load, dumped: &Dumped) -> Result<Status> {
     let asked = Sizes { slots, key, value };
     let sizes = dumped.sizes.filter(|_| a.kind.is_none()).unwrap_or(asked);
     check_all(dumped, sizes, "the dump")?;
-    let new = NewFile::beside(&a.db.file)?;
+    let new = NewFile::of_usual_mode(&a.db.file)?;
     let entries: Vec<(&[u8], &[u8])> = dumped
         .entries
         .iter()
         .filter_map(|(k, v)| Some((&k[..], v.as_deref()?)))
         .collect();
     new.fill(sizes, entries.into_iter())?;
-    // As any program makes a file: less what the umask takes.
-    let model = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .tempfile_in(new.path().parent().unwrap_or(Path::new(".")))
-        .about(&a.db.file)?;
-    new.mode_of(&model.as_file().metadata().about(&a.db.file)?)?;
     new.put(false)?;
     Ok(Status::Fine)
 }
@@ -225,12 +222,17 @@ fn load_in_place(a: &Load, dumped: Dumped) -> Result<Status> {
     if !undoing {
         write_undo(&undo, path, &wanted, &before)?;
     }
+    interrupt::watch();
     let mut progress = Progress::new("loading");
     let all = wanted.len() as u64;
     let mut done = 0;
     let mut failed = None;
     for (key, value) in &wanted {
         progress.at(done, all);
+        if interrupt::came() {
+            failed = Some(std::io::Error::from(std::io::ErrorKind::Interrupted).into());
+            break;
+        }
         if let Err(e) = set(&mut db, key, value.as_deref()) {
             failed = Some(e);
             break;

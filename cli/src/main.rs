@@ -6,6 +6,7 @@ mod copy;
 mod data;
 mod dump;
 mod fail;
+mod interrupt;
 mod map;
 mod newfile;
 mod out;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         Err(Fail::Said(text)) => {
             // What was printed before comes first.
             let _ = out.flush();
-            eprintln!("{} {text}", console::style("kissdb:").for_stderr().red());
+            crate::out::complain!("{} {text}", console::style("kissdb:").for_stderr().red());
             Status::Failed
         }
     };

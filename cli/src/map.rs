@@ -89,7 +89,7 @@ fn lengths(report: &Report) -> Vec<(String, u64)> {
 }
 
 /// Bars of the histogram at most.
-const BARS: u32 = 20;
+const BARS: u32 = 12;
 
 pub fn map(a: &Map, out: &mut Out) -> Result<Status> {
     let path = &a.db.file;
@@ -131,7 +131,8 @@ const ROWS: u64 = 20;
 
 fn draw(report: &Report, out: &mut Out) -> Result<()> {
     let width = out.width.unwrap_or(80).clamp(24, 120);
-    let columns = (width - 12) as u64 / 8 * 8;
+    // A power of two, so that the offsets are round.
+    let columns = 1 << (width - 12).ilog2();
     let unit = unit_for(report.len, columns * ROWS);
     for (row, line) in (0u64..).zip(cells(report, unit).chunks(columns as usize)) {
         let mut text = format!("{:#010x}  ", row * columns * unit);

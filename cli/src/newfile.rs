@@ -1,6 +1,7 @@
 //! New files that come into being whole: written beside their place, synced, then renamed.
 
 use crate::fail::{About, Fail, Result, said};
+use crate::interrupt;
 use crate::progress::Progress;
 use kissdb::engine::Snapshot;
 use kissdb::format::Sizes;
@@ -18,13 +19,22 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// An empty file in the directory of `place`.
+    /// An empty file in the directory of `place`, for nobody else to read yet.
     pub fn beside(place: &Path) -> Result<Self> {
+        Self::with_mode(place, 0o600)
+    }
+
+    /// The same with the permissions that any program gives its files: what the umask leaves.
+    pub fn of_usual_mode(place: &Path) -> Result<Self> {
+        Self::with_mode(place, 0o666)
+    }
+
+    fn with_mode(place: &Path, mode: u32) -> Result<Self> {
         let name = place.file_name().unwrap_or(place.as_os_str());
-        let name = name.to_string_lossy();
         let temp = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
+            .prefix(&format!(".{}.", name.to_string_lossy()))
             .suffix(".new")
+            .permissions(fs::Permissions::from_mode(mode))
             .tempfile_in(directory(place))
             .about(&directory(place))?;
         Ok(Self {
@@ -43,6 +53,7 @@ impl NewFile {
         sizes: Sizes,
         entries: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<()> {
+        interrupt::watch();
         let mut db = OpenOptions::new()
             .create(true)
             .sizes(sizes.slots, sizes.key, sizes.value)
@@ -52,9 +63,11 @@ impl NewFile {
         let all = entries.len() as u64;
         for (n, (key, value)) in (0..).zip(entries) {
             progress.at(n, all);
+            interrupt::check()?;
             db.put(key, value).about(&self.place)?;
         }
-        db.close().about(&self.place)
+        db.close().about(&self.place)?;
+        interrupt::check()
     }
 
     /// Gives it owner and permissions of another file.

@@ -8,6 +8,15 @@ use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
+/// A line on standard error. Where nobody reads that, there is nobody to be told.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+pub(crate) use complain;
+
 /// Standard output.
 pub struct Out {
     to: BufWriter<Stdout>,

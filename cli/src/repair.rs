@@ -10,8 +10,8 @@ use crate::progress::Progress;
 use kissdb::OpenOptions;
 use kissdb::engine::Snapshot;
 use kissdb::format::Sizes;
-use kissdb::format::header::Header;
-use kissdb::inspect::{Finding, Life, Mended, Report, Weight};
+use kissdb::format::header::{self, Header};
+use kissdb::inspect::{Finding, Mended, Report, Weight};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -45,7 +45,7 @@ pub fn repair(a: &Repair, out: &mut Out) -> Result<Status> {
         key: k.1,
         value: k.2,
     });
-    let Some(sizes) = before.sizes.or(asked) else {
+    let Some(sizes) = before.sizes.or(asked).or_else(|| cut_off(path)) else {
         let why = before
             .findings
             .first()
@@ -57,7 +57,7 @@ pub fn repair(a: &Repair, out: &mut Out) -> Result<Status> {
     };
     let (place, meta) = place_of(path)?;
     let new = NewFile::beside(a.output.as_deref().unwrap_or(&place))?;
-    make_good(path, &new, sizes, &before)?;
+    make_good(path, &new, sizes)?;
 
     // Everything that could be read must be there afterwards.
     let mut opened = open_to_read(path).ok();
@@ -81,7 +81,7 @@ pub fn repair(a: &Repair, out: &mut Out) -> Result<Status> {
     let (found, missing) = compare(read.as_ref(), &after);
     if !missing.is_empty() {
         return said(format!(
-            "{}: not repaired: {} that can be read now could not be read afterwards, the first is {}; `kissdb dump` saves what there is",
+            "{}: not repaired: {} would be gone or have another value, the first is {}; `kissdb dump` saves what there is",
             path.display(),
             out::count(missing.len() as u64, "key"),
             out::text(&missing[0])
@@ -124,18 +124,31 @@ pub fn repair(a: &Repair, out: &mut Out) -> Result<Status> {
     )
 }
 
+/// The sizes of a database whose creation was cut off, if it got that far.
+fn cut_off(path: &Path) -> Option<Sizes> {
+    let short = fs::metadata(path).is_ok_and(|m| m.len() <= header::SIZE as u64);
+    let bytes = short.then(|| fs::read(path).ok()).flatten()?;
+    Header::cut_off(&bytes).ok().flatten()
+}
+
 /// Makes `new` a copy of the file with a good header, then recovers it.
-fn make_good(path: &Path, new: &NewFile, sizes: Sizes, report: &Report) -> Result<()> {
+fn make_good(path: &Path, new: &NewFile, sizes: Sizes) -> Result<()> {
     fs::copy(path, new.path()).about(path)?;
     let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
     fs::set_permissions(new.path(), mode).about(path)?;
-    let closed = report.header.is_closed() && report.life == Life::Closed;
-    let header = Header {
-        sizes,
-        clean: closed,
-    };
-    let file = File::options().write(true).open(new.path()).about(path)?;
-    file.write_all_at(&header.bytes(), 0).about(path)?;
+    let mut header = Header { sizes, clean: true }.bytes();
+    // The flags stay, whatever they are: recovery goes by them.
+    let flags = header::CLOSE_FAILED as usize..header::CLOSE_FAILED as usize + 16;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(new.path())
+        .about(path)?;
+    if file.metadata().about(path)?.len() >= header.len() as u64 {
+        file.read_exact_at(&mut header[flags], header::CLOSE_FAILED)
+            .about(path)?;
+    }
+    file.write_all_at(&header, 0).about(path)?;
     drop(file);
     let mut db = OpenOptions::new().open(new.path()).about(path)?;
     db.rebuild().about(path)?;

@@ -109,6 +109,23 @@ pub fn line(fields: &Map<String, Value>) -> String {
     out.join(" ")
 }
 
+/// A headline, then key and fields of each entry; `None` if one of them is no resource.
+pub fn rows(entries: &[(&[u8], &[u8])]) -> Option<Vec<Vec<String>>> {
+    let names = NUMBERS.iter().map(|n| n.0).chain(["max_size"]).chain(NAMES);
+    let head = ["key"].into_iter().chain(names).map(String::from);
+    let mut rows = vec![head.collect()];
+    for (key, value) in entries {
+        let mut row = vec![crate::out::text(key)];
+        let fields = decode(value)?;
+        row.extend(fields.values().map(|v| match v.as_str() {
+            Some(s) => crate::out::text(s.as_bytes()),
+            None => v.to_string(),
+        }));
+        rows.push(row);
+    }
+    Some(rows)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

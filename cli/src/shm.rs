@@ -85,7 +85,7 @@ pub fn shm(a: &Shm, out: &mut Out) -> Result<Status> {
         }
     }
     if all.is_empty() && !out.json {
-        eprintln!(
+        crate::out::complain!(
             "kissdb: no shared objects{}",
             match &a.file {
                 Some(f) => format!(" of {}: nobody has it open", f.display()),
@@ -94,7 +94,7 @@ pub fn shm(a: &Shm, out: &mut Out) -> Result<Status> {
         );
     }
     for line in stay {
-        eprintln!("kissdb: {line}");
+        crate::out::complain!("kissdb: {line}");
     }
     if a.file.as_ref().is_some_and(|f| !f.exists()) && all.is_empty() {
         return said(format!(
@@ -135,10 +135,17 @@ fn object(s: &Shared, removed: bool) -> Value {
 }
 
 fn show(s: &Shared, removed: bool, out: &mut Out) -> Result<()> {
-    let title = match &s.file {
-        Some(f) => out::text(f.as_os_str().as_encoded_bytes()),
-        None => "objects that are not of this library, or may not be read".into(),
+    let Some(file) = &s.file else {
+        let names = s.objects.iter().filter(|o| o.role == Role::Info);
+        for o in names {
+            out.line(format!(
+                "{}: not of this library, or may not be read",
+                console::style(o.path.display()).bold()
+            ))?;
+        }
+        return Ok(());
     };
+    let title = out::text(file.as_os_str().as_encoded_bytes());
     let gone =
         s.file.is_some() && std::fs::metadata(s.file.as_deref().unwrap_or("".as_ref())).is_err();
     let mut state = state(s).to_string();

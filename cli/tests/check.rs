@@ -330,3 +330,40 @@ fn repair_to_a_new_file_leaves_the_old_one_alone() {
     assert_eq!(run("list -k", &[&new]).is(0).out, "/b\n/c\n");
     repair().is(2).says("is there already");
 }
+
+/// Both flags were 0, and the copies of a record differed. The repair marked the file as not closed before it recovered it; then
+/// the slots are not believed, the other copy counted, and it refused because the value would not have been the same.
+#[test]
+fn repair_recovers_by_the_flags_that_are_there() {
+    let dir = Dir::new();
+    let path = dir.path("a.db");
+    settings(&path, &KEYS);
+    let mut b = Bytes::of(&path);
+    b.block(PAIR, Side::B, |b| b[148] = b'x').set(24, 0).write();
+    assert_eq!(run("get", &[&path, &"/a"]).is(0).out, "one\n");
+    run("repair", &[&path]).is(0);
+    assert_eq!(run("get", &[&path, &"/a"]).is(0).out, "one\n");
+}
+
+/// A creation that was cut off is ended by a repair, with its sizes as far as they were written.
+#[test]
+fn repair_ends_a_creation() {
+    let dir = Dir::new();
+    let (path, empty) = (dir.path("a.db"), dir.path("empty.db"));
+    run("create --kind 7/64/212", &[&path]).is(0);
+    let mut b = Bytes::of(&path);
+    b.all.truncate(100);
+    b.write();
+    run("list", &[&path])
+        .is(2)
+        .says("cut off inside its header");
+    run("repair", &[&path]).is(0);
+    assert_eq!(
+        run("info --json", &[&path]).is(0).json()["sizes"]["slots"],
+        7
+    );
+    std::fs::write(&empty, "").expect("writes");
+    run("repair", &[&empty]).is(2).says("--kind");
+    run("repair --kind resources", &[&empty]).is(0);
+    run("check", &[&empty]).is(0);
+}

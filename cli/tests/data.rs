@@ -285,6 +285,11 @@ fn who_reads_may_go_away_at_any_time() {
         .output()
         .expect("ends");
     assert_eq!((ended.status.code(), ended.stderr.len()), (Some(0), 0));
+    // Not for errors either.
+    let (read, write) = std::io::pipe().expect("a pipe");
+    drop(read);
+    let ended = command("get", &[&db, &"nope"]).stderr(write).output();
+    assert_eq!(ended.expect("ends").status.code(), Some(1));
     // A full disk is an error.
     if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
         let ended = command("dump", &[&db]).stdout(full).output().expect("ends");

@@ -111,6 +111,9 @@ fn two_writers_and_the_command() {
     }
     let shm = run("shm --json", &[&path]).is(0).json();
     assert_eq!(shm["state"], "in use");
+    // Who only looked has left nothing behind.
+    let users = shm["users"].as_array().expect("a list");
+    assert!(users.iter().all(|u| u["alive"] == true), "{shm}");
     run("shm --clean", &[&path]).is(0);
     assert_eq!(run("shm --json", &[&path]).is(0).json()["state"], "in use");
     std::fs::remove_file(&go).expect("removes");

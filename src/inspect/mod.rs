@@ -270,5 +270,14 @@ impl Inspector {
     }
 }
 
+impl Drop for Inspector {
+    fn drop(&mut self) {
+        if let Some(user) = self.user.take() {
+            // It has changed nothing: nothing can go wrong that anybody has to know.
+            let _ = user.close(|| ());
+        }
+    }
+}
+
 /// So many records show which sizes a file has.
 const ENOUGH: u32 = 64;

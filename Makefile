@@ -34,7 +34,7 @@ build: $(OUT)/libkissdb.so $(COMMAND)
 
 # Both libraries come from one run; cargo leaves the time of a library that it need not change.
 $(OUT)/libkissdb.so: $(SOURCE)
-	$(CARGO) build --release --lib --target-dir $(TARGET) --features "$(FEATURES)"
+	$(CARGO) build --release --lib --target-dir $(TARGET) --features "capi $(FEATURES)"
 	@touch -c $(OUT)/libkissdb.so $(OUT)/libkissdb.a
 
 # The functions that man/kissdb.3 is about: each finds it by its own name.

@@ -71,6 +71,11 @@ fn resources() {
 }
 
 #[test]
+fn memory() {
+    run("memory.c", Linking::Shared);
+}
+
+#[test]
 fn log() {
     run("log.c", Linking::Shared);
 }

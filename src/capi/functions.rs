@@ -11,11 +11,22 @@ use crate::format::{block, table};
 use crate::session::{Mode, Request, Session};
 use crate::sys::names;
 use crate::sys::sem::{self, Sem};
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// bytesDeleted of a delete that found nothing.
 const NOT_DELETED: i32 = -1310723;
+
+/// What `shared` points to after an open that failed, for cleanKdbStruct: only its presence counts, and it
+/// has to be there without memory as well.
+struct Failed(UnsafeCell<MaybeUninit<Shared_Data_s>>);
+
+// SAFETY: nothing is read or written through it here.
+unsafe impl Sync for Failed {}
+
+static FAILED: Failed = Failed(UnsafeCell::new(MaybeUninit::zeroed()));
 
 /// Enters the handle of a caller's struct.
 ///
@@ -108,9 +119,7 @@ pub unsafe extern "C" fn KISSDB_open(
             Err(e) => {
                 forget(db);
                 if sem.is_some() {
-                    // What cleanKdbStruct looks for; only its presence counts.
-                    // SAFETY: a plain allocation.
-                    db.shared = unsafe { libc::calloc(1, size_of::<Shared_Data_s>()) }.cast();
+                    db.shared = FAILED.0.get().cast();
                 }
                 code(&e)
             }
@@ -246,8 +255,6 @@ pub unsafe extern "C" fn cleanKdbStruct(db: *mut KISSDB) {
         if db.shared.is_null() || handles::enter(db.hashTables as usize).is_some() {
             return;
         }
-        // SAFETY: the allocation of a failed open; an open database was excluded above.
-        unsafe { libc::free(db.shared.cast()) };
         // SAFETY: the caller's promise at open: it came from sem_open.
         if let Some(sem) = unsafe { Sem::new(db.kdbSem) } {
             // First: once the name is gone nobody can post it for those who wait, should we die.

@@ -13,6 +13,8 @@ pub mod fork;
 pub mod lock;
 pub mod names;
 pub mod published;
+#[cfg(feature = "capi")]
+mod reserve;
 pub mod sem;
 pub mod shm;
 pub mod sigbus;

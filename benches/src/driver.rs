@@ -127,7 +127,11 @@ impl Setup {
                 shape: shape.clone(),
                 directory: directory.clone(),
             };
-            if result.take(bar, name, worker.ask(&request)?) {
+            let answer = worker.ask(&request)?;
+            if let Answer::Skipped(why) = &answer {
+                bar.println(format!("{name}: {why}"));
+            }
+            if result.take(bar, name, answer) {
                 workers.push(worker);
             }
         }

@@ -164,6 +164,48 @@ fn verdict_rows(results: &Results, cell: &CellResult) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// A figure of ours, and what the machine takes for the same bytes.
+const LIMITS: [(&str, &str); 8] = [
+    ("get", "bare-read-dependent"),
+    ("once", "bare-store-once"),
+    ("repeat", "bare-store-repeat"),
+    ("new", "bare-write-new"),
+    ("iterate", "bare-iterate"),
+    ("iterate-values", "bare-iterate-values"),
+    ("close-changed", "bare-store-sync"),
+    ("durable", "bare-store-durable"),
+];
+
+fn distances(out: &mut String, results: &Results) {
+    let mut rows = vec![
+        [
+            "database",
+            "figure",
+            "bare loop",
+            "takes",
+            "ours",
+            "ours / bare",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    for cell in &results.cells {
+        for (figure, bare) in LIMITS {
+            if let (Some(limit), Some(ours)) = (cell.bare(bare), cell.median(figure, "kissdb")) {
+                rows.push(vec![
+                    cell.shape.title(),
+                    figure.into(),
+                    bare.into(),
+                    shown(bare, limit),
+                    shown(figure, ours),
+                    format!("{:.1}", ours / limit),
+                ]);
+            }
+        }
+    }
+    aligned(out, &rows);
+}
+
 const BEGIN: &str = "<!-- measured: begin -->";
 const END: &str = "<!-- measured: end -->";
 
@@ -213,6 +255,8 @@ pub fn document(results: &Results, text: &str) -> Option<String> {
         }
     }
     aligned(&mut out, &rows);
+    let _ = writeln!(out, "\n## Distance from the limit\n");
+    distances(&mut out, results);
     let _ = writeln!(out, "\n## All figures");
     for cell in &results.cells {
         let _ = write!(out, "\n###");

@@ -176,7 +176,11 @@ pub fn in_use<T>(path: &Path) -> Result<T> {
 
 /// The file itself, not a link to it: it is to be replaced.
 pub fn place_of(path: &Path) -> Result<(PathBuf, Metadata)> {
-    let place = fs::canonicalize(path).about(path)?;
+    let place = if path.is_symlink() {
+        fs::canonicalize(path).about(path)?
+    } else {
+        path.to_owned()
+    };
     let meta = fs::metadata(&place).about(path)?;
     if meta.is_file() && meta.nlink() > 1 {
         return said(format!(

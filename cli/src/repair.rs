@@ -279,11 +279,13 @@ fn tell(
         ))?;
     }
     out.line(format!(
-        "{}: repaired, {}, {} found again, {} lost",
+        "{}: repaired, {}, {}",
         path.display(),
         out::count(after.live, "key"),
-        found.len(),
-        lost.len()
+        match lost.len() {
+            0 => "nothing lost".into(),
+            n => format!("{n} lost"),
+        }
     ))?;
     if let Some(kept) = kept {
         out.line(format!("the damaged file is kept as {}", kept.display()))?;

@@ -271,15 +271,21 @@ impl Judge {
 
 /// Why a slot leads to no place for a pair in a file of `len` bytes.
 fn why_nowhere(slot: Slot, len: u64) -> String {
-    let (a, b) = (slot.a, slot.b);
-    let at = a.unsigned_abs();
-    if a == 0 || b.unsigned_abs() != at.saturating_add(PAIR / 2) {
+    let at = slot.a.unsigned_abs();
+    let (a, b) = (offset(slot.a), offset(slot.b));
+    if slot.a == 0 || slot.b.unsigned_abs() != at.saturating_add(PAIR / 2) {
         format!("its offsets {a} and {b} are no pair")
     } else if at < PAGE {
         format!("{a} is in the header")
     } else if at.checked_add(PAIR).is_none_or(|end| end > len) {
         format!("{a} is behind the end of the file")
     } else {
-        format!("{a} is no multiple of {PAGE}")
+        format!("{a} is no multiple of {PAGE}, and no record begins there")
     }
+}
+
+/// An offset of a slot, which is negative for a deleted pair.
+fn offset(v: i64) -> String {
+    let sign = if v < 0 { "-" } else { "" };
+    format!("{sign}{:#x}", v.unsigned_abs())
 }

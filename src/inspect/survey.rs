@@ -170,7 +170,7 @@ impl Inspector {
                         offset: from,
                         key: None,
                         detail: format!(
-                            "the link of table {} leads {wrong}: {at}",
+                            "the link of table {} leads {wrong}: {at:#x}",
                             base.tables.len() - 1
                         ),
                     });
@@ -588,7 +588,7 @@ impl Judge {
         }
         let (next, other) = links(raw, self.sizes);
         if next != other {
-            let detail = format!("table {n} has two links, {next} and {other}");
+            let detail = format!("table {n} has two links, {next:#x} and {other:#x}");
             self.find(Rule::LinkTwice, at, None, detail);
         }
         if self.life == Life::Closed && raw.checksum() != raw.mark() {

@@ -36,7 +36,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.may_write()?;
         self.ready()?;
         self.begin_change()?;
-        match self.find(&key)? {
+        let mut found = self.find(&key)?;
+        if self.put_right(hash::slot_of(key.hash(), self.sizes.slots))? {
+            found = self.find(&key)?;
+        }
+        match found {
             Found::Live(place, side) => self.overwrite(&place, side, &key, value),
             Found::Damaged(place) => self.put_again(&place, &key, value),
             Found::Absent {
@@ -65,7 +69,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.may_write()?;
         self.ready()?;
         match self.find(&key)? {
-            Found::Live(place, current) if self.is_tidy(&place, value) => {
+            Found::Live(place, current) if !self.doubtful && self.is_tidy(&place, value) => {
                 self.overwrite_tidy(&place, current, &key, value)?;
                 Ok(true)
             }
@@ -98,10 +102,53 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     self.write_deleted(&place, sum)?;
                 }
                 Found::Damaged(place) => self.drop_pair(&place)?,
-                Found::Absent { .. } => return Ok(found),
+                Found::Absent { .. } => {
+                    self.put_right(hash::slot_of(key.hash(), self.sizes.slots))?;
+                    return Ok(found);
+                }
             }
             found = true;
         }
+    }
+
+    /// A chain that is about to change is put right where its pairs are not as their slots say: who does
+    /// not look at the copies would find what such a pair held before what is put behind it. `true`:
+    /// there was one.
+    fn put_right(&mut self, slot: u16) -> Result<bool> {
+        let mut some = false;
+        if !self.doubtful {
+            return Ok(some);
+        }
+        for t in 0..self.tables.len() {
+            let place = self.place(t, slot)?;
+            if place.pair == 0 || place.slot.is_deleted() || self.is_checked(place.pair) {
+                continue;
+            }
+            let pair = self.pair_of(&place)?;
+            let outcome = pair.outcome(Some(place.slot.word));
+            let as_said = outcome == Outcome::Live(place.slot.word.side())
+                && !pair.is_unfinished(outcome)
+                && !pair.is_foreign(outcome, slot, self.sizes);
+            if as_said || outcome == Outcome::Damaged {
+                continue;
+            }
+            if pair.is_foreign(outcome, slot, self.sizes) {
+                // It goes where it belongs.
+                self.recover(false)?;
+                return Ok(true);
+            }
+            self.rearrange();
+            if let Outcome::Live(side) = outcome {
+                self.finish(&pair, outcome)?;
+                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
+                self.store.store(place.at + 16, word.0)?;
+            } else {
+                let sum = pair.verdict(place.slot.word.side()).sum;
+                self.write_deleted(&place, sum)?;
+            }
+            some = true;
+        }
+        Ok(some)
     }
 
     /// [`RawBlock::sum`] of the block at `at`.
@@ -647,7 +694,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// A delete goes on; a put into a deleted pair goes on if it counts already, else it is undone.
     fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
-        let pair = self.read_pair(place.pair)?;
+        let pair = self.pair_of(place)?;
         if delete {
             let side = place.slot.word.side();
             return self.write_deleted(place, pair.verdict(side).sum);

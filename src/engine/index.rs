@@ -420,7 +420,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         Ok(match self.content(*place)? {
             Content::Live(side) if self.is_checked(place.pair) => {
-                print_of(self.hash_at(place.pair, side)?)
+                let hash = self.hash_at(place.pair, side)?;
+                // A second slot that names another's pair.
+                if hash::slot_of(hash, self.sizes.slots) != place.index {
+                    return Ok(NOTHING);
+                }
+                print_of(hash)
             }
             Content::Live(_) | Content::Damaged => UNSURE,
             Content::Deleted => DELETED,

@@ -105,15 +105,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.is_checked(place.pair) {
             return Ok(Content::Live(place.slot.word.side()));
         }
-        let pair = self.read_pair(place.pair)?;
+        let pair = self.pair_of(&place)?;
         let outcome = pair.outcome(Some(place.slot.word));
-        if let Outcome::Live(side) = outcome
-            && hash::slot(pair.block(side).key(), self.sizes.slots) != place.index
-        {
-            // Not by us. In a closed file nobody can find it.
-            if self.st().recovered.load(Relaxed) != 0 && (self.writable || !self.store.is_file()) {
-                self.walk()?;
-            }
+        if pair.is_foreign(outcome, place.index, self.sizes) {
+            // In a closed file nobody can find it.
+            self.doubtful = true;
+            self.walk_if_recovered()?;
             return Ok(Content::Nothing);
         }
         match outcome {
@@ -121,10 +118,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 if side == place.slot.word.side() && !pair.is_unfinished(outcome) =>
             {
                 self.set_checked(place.pair, true);
-                self.tidy.set(place.pair, pair.is_tidy());
+                self.tidy.set(place.pair, pair.is_tidy(place.table));
             }
-            // The file is whole but for this record: served, not touched.
-            _ if self.st().recovered.load(Relaxed) == 0 => self.tell_damage(&pair, outcome),
+            // The file is whole but for this record: served, not touched before the chain changes.
+            _ if self.st().recovered.load(Relaxed) == 0 => {
+                self.doubtful = true;
+                self.tell_damage(&pair, outcome);
+            }
             _ => self.mend(place, &pair, outcome)?,
         }
         Ok(match outcome {
@@ -133,6 +133,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Outcome::Damaged if self.st().recovered.load(Relaxed) != 0 => Content::Nothing,
             Outcome::Damaged => Content::Damaged,
         })
+    }
+
+    /// After a recovery that did not read every pair something was met that is not by us.
+    fn walk_if_recovered(&mut self) -> Result<()> {
+        if self.st().recovered.load(Relaxed) != 0 && (self.writable || !self.store.is_file()) {
+            self.walk()?;
+        }
+        Ok(())
     }
 
     /// First touch, after a recovery that did not read every pair, of one that is not as its slot says.
@@ -201,7 +209,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             };
             self.store
                 .read(side.offset(place.pair) + block::KEY as u64, field)?;
-            if self.is_shadowed(&place, field)? {
+            let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
+            // By a second slot that names another's pair nobody finds it.
+            let own = |key: &Key| hash::slot_of(key.hash(), self.sizes.slots) == place.index;
+            let Some(key) = Key::new(&field[..n]).filter(own) else {
+                continue;
+            };
+            if self.is_shadowed(&place, &key)? {
                 continue;
             }
             if let Some(buf) = buf {
@@ -214,16 +228,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Whether an earlier table holds the same key: the original can leave two, the first counts.
-    fn is_shadowed(&mut self, place: &Place, field: &[u8; block::KEY_LEN]) -> Result<bool> {
+    fn is_shadowed(&mut self, place: &Place, key: &Key) -> Result<bool> {
         // Also for those who read without the lock.
         self.make_row(place.index)?;
         if place.table == 0 {
             return Ok(false);
         }
-        let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
-        let Some(key) = Key::new(&field[..n]) else {
-            return Ok(false);
-        };
         let print = print_of(key.hash());
         let mut t = 0;
         loop {
@@ -235,8 +245,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             };
             let p = self.place(before, place.index)?;
             if let Content::Live(side) = self.content(p)?
-                && self.has_key(p.pair, side, &key)?
+                && self.has_key(p.pair, side, key)?
             {
+                self.walk_if_recovered()?;
                 return Ok(true);
             }
             t = before + 1;

@@ -37,9 +37,10 @@ use crate::format::block::{Kind, RawBlock, Side, Verdict};
 use crate::format::header::{self, Header};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
-use crate::format::{PAGE, Sizes};
+use crate::format::{PAGE, Sizes, hash};
 use index::Index;
 use state::phase;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
@@ -65,6 +66,8 @@ pub struct Engine<S, H> {
     /// Offsets of the tables, valid while `layout` is the state's.
     tables: Vec<u64>,
     layout: u64,
+    /// This handle has met a pair in a closed file that is not as its slot says.
+    doubtful: bool,
     /// The pairs that were checked by this handle.
     checked: Pairs,
     /// Those of them of which both copies have the same key and zeros behind key and value: of these
@@ -113,6 +116,40 @@ impl Pair {
         self.verdicts[side as usize]
     }
 
+    /// The pair as the one of `slot` in table number `table`: of two good copies that hold different keys
+    /// that one counts which names this place, if one of them does.
+    pub fn of_slot(mut self, table: u64, slot: u16, sizes: Sizes) -> Self {
+        let [a, b] = self.verdicts;
+        let differ = self.block(Side::A).key() != self.block(Side::B).key();
+        if a.good && b.good && differ {
+            let near = |side: Side| {
+                let own = !self.belongs_elsewhere(side, slot, sizes);
+                (own, own && self.block(side).table() == table)
+            };
+            let loser = match near(Side::A).cmp(&near(Side::B)) {
+                Ordering::Less => Side::A,
+                Ordering::Greater => Side::B,
+                Ordering::Equal => return self,
+            };
+            self.verdicts[loser as usize].good = false;
+        }
+        self
+    }
+
+    fn belongs_elsewhere(&self, side: Side, slot: u16, sizes: Sizes) -> bool {
+        hash::slot(self.block(side).key(), sizes.slots) != slot
+    }
+
+    /// Whether the copy that counts holds the key of another slot.
+    pub fn is_foreign(&self, outcome: Outcome, slot: u16, sizes: Sizes) -> bool {
+        match outcome {
+            Outcome::Live(side) | Outcome::Deleted(side) => {
+                self.belongs_elsewhere(side, slot, sizes)
+            }
+            Outcome::Damaged => false,
+        }
+    }
+
     /// What one copy says by itself.
     pub fn outcome_of(&self, side: Side) -> Outcome {
         match self.verdict(side) {
@@ -153,7 +190,10 @@ impl Pair {
                     Some(w) if !w.is_tagged() && w.side() == Side::B => match b {
                         Outcome::Live(_) => b,
                         // A delete of ours keeps the contents; an emptied B is the original's.
-                        Outcome::Deleted(_) if !self.block(Side::B).value_is_zero() => {
+                        Outcome::Deleted(_)
+                            if !self.block(Side::B).value_is_zero()
+                                && self.block(Side::A).key() == self.block(Side::B).key() =>
+                        {
                             Outcome::Live(Side::B)
                         }
                         _ => Outcome::Live(Side::A),
@@ -169,9 +209,10 @@ impl Pair {
     }
 
     /// Whether both copies have the same key, and zeros behind key and value.
-    pub fn is_tidy(&self) -> bool {
+    pub fn is_tidy(&self, table: usize) -> bool {
         let [a, b] = &self.blocks;
-        a.key() == b.key() && a.is_tidy() && b.is_tidy() && a.table() == b.table()
+        let numbers = [a.table(), b.table()];
+        a.key() == b.key() && a.is_tidy() && b.is_tidy() && numbers == [table as u64; 2]
     }
 
     /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter
@@ -229,6 +270,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             large,
             tables: Vec::new(),
             layout: u64::MAX,
+            doubtful: false,
             checked: Pairs::default(),
             tidy: Pairs::default(),
             index: Arc::new(Index::new(header.sizes.slots)?),
@@ -385,8 +427,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 return Ok(false);
             }
             zeros |= raw.is_zero();
-            let odd = |i: &u16| !raw.slot(*i).a.unsigned_abs().is_multiple_of(PAGE);
-            if (0..self.sizes.slots).any(|i| odd(&i)) {
+            // A word of an unfinished life says something else to everybody but this library.
+            let odd = |s: Slot| {
+                let unfinished = s.word.is_tagged() && !s.is_unused();
+                unfinished || !s.a.unsigned_abs().is_multiple_of(PAGE)
+            };
+            if (0..self.sizes.slots).any(|i| odd(raw.slot(i))) {
                 return Ok(false);
             }
         }
@@ -427,6 +473,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.store.read(side.offset(at), bytes)?;
         }
         Ok(Pair::check(at, blocks, self.sizes))
+    }
+
+    /// The pair that a slot names.
+    pub(crate) fn pair_of(&self, place: &Place) -> Result<Pair> {
+        let pair = self.read_pair(place.pair)?;
+        Ok(pair.of_slot(place.table as u64, place.index, self.sizes))
     }
 
     /// Slot `index` of table number `table`.

@@ -6,21 +6,32 @@
 //! whole file ([`super::walk`]), and so does any contradiction.
 
 use super::index::{self, print_of};
-use super::{Engine, Outcome, Place, State, Storage};
-use crate::error::Result;
+use super::{Engine, Outcome, Pair, Place, State, Storage};
+use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, hash, table};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What lies in a place that no slot names.
+/// What lies where no slot names anything.
 enum Loose {
-    /// Nothing any more.
-    Done,
+    /// Offset and bytes of what is not zero: a pair that may be whole, or a page.
+    Parts(Vec<(u64, u64)>),
     /// Something that the original has written.
     Foreign,
     /// What begins like a table.
     Table(u64),
+}
+
+/// What a deleted or torn slot and its pair need.
+enum Doubt {
+    Nothing,
+    /// Neither copy can be believed.
+    Drop,
+    /// Slot and pair are to say this; whether the copies have to be finished.
+    Finish(Pair, Outcome, bool),
+    /// The original was here, or the slot is another key's.
+    Foreign,
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -84,22 +95,39 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Ok(())
         })?;
         let looked_at = doubtful.len();
+        // All is looked at before anything is changed: a walk must find the file as it was.
+        let mut repairs = Vec::new();
         for (t, i) in doubtful {
-            let place = self.place(t, i)?;
-            if !self.recover_doubtful(&place)? {
-                return Ok(false);
+            match self.doubt(&self.place(t, i)?)? {
+                Doubt::Nothing => {}
+                Doubt::Drop | Doubt::Finish(..) => repairs.push((t, i)),
+                Doubt::Foreign => return Ok(false),
             }
         }
-        let mut loose = used.free();
-        loose.push((used.end(), self.store.len()?.saturating_sub(used.end())));
-        for (at, len) in loose {
-            match self.recover_loose(at, len)? {
-                Loose::Done => {}
+        let mut free = used.free();
+        free.push((used.end(), self.store.len()?.saturating_sub(used.end())));
+        let mut loose = Vec::new();
+        for (at, len) in free {
+            match self.loose(at, len)? {
+                Loose::Parts(parts) => loose.extend(parts),
                 Loose::Foreign => return Ok(false),
                 // Its slots count from now on, so everything is looked at once more.
                 Loose::Table(p) if self.adopt_table(p)? => return self.recover_marked(),
                 Loose::Table(_) => return Ok(false),
             }
+        }
+        for (t, i) in repairs {
+            let place = self.place(t, i)?;
+            match self.doubt(&place)? {
+                Doubt::Drop => self.drop_pair(&place)?,
+                Doubt::Finish(pair, outcome, unfinished) => {
+                    self.end_doubt(&place, &pair, outcome, unfinished)?;
+                }
+                Doubt::Nothing | Doubt::Foreign => {}
+            }
+        }
+        for (at, len) in loose {
+            self.recover_loose(at, len)?;
         }
         self.tell_recovered(looked_at);
         Ok(true)
@@ -141,41 +169,52 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.rearrange();
     }
 
-    /// A deleted or torn slot: the copies carry the truth. `false`: the original was here.
-    fn recover_doubtful(&mut self, place: &Place) -> Result<bool> {
-        let pair = self.read_pair(place.pair)?;
+    /// A deleted or torn slot: the copies carry the truth.
+    fn doubt(&self, place: &Place) -> Result<Doubt> {
+        let pair = self.pair_of(place)?;
         let outcome = pair.outcome(Some(place.slot.word));
-        let (side, slot) = match outcome {
-            Outcome::Live(side) => {
-                let named = pair.verdict(place.slot.word.side());
-                let ours = named.good && place.slot.word.checksum() == Some(named.sum);
-                let whole = [Side::A, Side::B]
-                    .into_iter()
-                    .all(|s| pair.block(s).delimiters() == s.delimiters(true));
-                if !ours && whole && place.slot.is_deleted() {
-                    return Ok(false);
-                }
-                (side, Slot::live as fn(u64, Word) -> Slot)
-            }
-            Outcome::Deleted(side) => (side, Slot::deleted as _),
-            Outcome::Damaged => {
-                self.drop_pair(place)?;
-                return Ok(true);
-            }
+        let live = match outcome {
+            Outcome::Live(_) => true,
+            Outcome::Deleted(_) => false,
+            Outcome::Damaged => return Ok(Doubt::Drop),
         };
-        if hash::slot(pair.block(side).key(), self.sizes.slots) != place.index {
-            return Ok(false);
+        if live && place.slot.is_deleted() {
+            let named = pair.verdict(place.slot.word.side());
+            let ours = named.good && place.slot.word.checksum() == Some(named.sum);
+            let whole = [Side::A, Side::B]
+                .into_iter()
+                .all(|s| pair.block(s).delimiters() == s.delimiters(true));
+            if whole && !ours {
+                return Ok(Doubt::Foreign);
+            }
+        }
+        if pair.is_foreign(outcome, place.index, self.sizes) {
+            return Ok(Doubt::Foreign);
         }
         let unfinished = pair.is_unfinished(outcome);
+        if unfinished || live == place.slot.is_deleted() || !place.slot.is_whole() {
+            return Ok(Doubt::Finish(pair, outcome, unfinished));
+        }
+        Ok(Doubt::Nothing)
+    }
+
+    fn end_doubt(
+        &mut self,
+        place: &Place,
+        pair: &Pair,
+        outcome: Outcome,
+        unfinished: bool,
+    ) -> Result<()> {
+        let (side, slot) = match outcome {
+            Outcome::Live(side) => (side, Slot::live as fn(u64, Word) -> Slot),
+            Outcome::Deleted(side) => (side, Slot::deleted as _),
+            Outcome::Damaged => return Ok(()),
+        };
         if unfinished {
-            self.finish(&pair, outcome)?;
+            self.finish(pair, outcome)?;
         }
         let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
-        let slot = slot(place.pair, word);
-        if unfinished || (slot.a, slot.b) != (place.slot.a, place.slot.b) {
-            self.write_slot(place, slot, index::NOTHING)?;
-        }
-        Ok(true)
+        self.write_slot(place, slot(place.pair, word), index::NOTHING)
     }
 
     /// A word for a pair that was changed, but before the last sync.
@@ -183,8 +222,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Word::tagged(side, self.epoch().wrapping_sub(1), checksum)
     }
 
-    /// What no slot names: a put that did not get that far is finished if it is whole, or undone.
-    fn recover_loose(&mut self, at: u64, len: u64) -> Result<Loose> {
+    /// What is not zero in a range that no slot names.
+    fn loose(&self, at: u64, len: u64) -> Result<Loose> {
+        let mut parts = Vec::new();
         let mut p = at;
         while p < at + len {
             if self.is_zero(p, PAGE)? {
@@ -203,30 +243,34 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if pair.verdicts.iter().any(|v| v.good) && (end(Side::A)? || end(Side::B)?) {
                 return Ok(Loose::Foreign);
             }
-            let mut done = PAGE;
+            let whole = matches!(pair.outcome(None), Outcome::Live(_)) && p + PAIR <= at + len;
+            let bytes = if whole { PAIR } else { PAGE };
+            parts.try_reserve(1).map_err(|_| Error::Memory)?;
+            parts.push((p, bytes.min(at + len - p)));
+            p += bytes;
+        }
+        Ok(Loose::Parts(parts))
+    }
+
+    /// A put that did not get as far as its slot is finished if it is whole, or undone.
+    fn recover_loose(&mut self, at: u64, len: u64) -> Result<()> {
+        if len == PAIR {
+            let pair = self.read_pair(at)?;
             if let Outcome::Live(side) = pair.outcome(None)
-                && p + PAIR <= at + len
+                && let Ok(t) = usize::try_from(pair.block(side).table())
+                && t < self.tables.len()
             {
-                done = PAIR;
-                let block = pair.block(side);
-                if let Ok(t) = usize::try_from(block.table())
-                    && t < self.tables.len()
-                {
-                    let place = self.place(t, hash::slot(block.key(), self.sizes.slots))?;
-                    if place.slot.is_unused() {
-                        let word = self.old_word(side, pair.verdict(side).sum);
-                        self.finish(&pair, Outcome::Live(side))?;
-                        let print = print_of(hash::djb2(block.key()));
-                        self.write_slot(&place, Slot::live(p, word), print)?;
-                        p += PAIR;
-                        continue;
-                    }
+                let key = pair.block(side).key();
+                let place = self.place(t, hash::slot(key, self.sizes.slots))?;
+                if place.slot.is_unused() {
+                    let word = self.old_word(side, pair.verdict(side).sum);
+                    let print = print_of(hash::djb2(key));
+                    self.finish(&pair, Outcome::Live(side))?;
+                    return self.write_slot(&place, Slot::live(at, word), print);
                 }
             }
-            self.erase(p, done.min(at + len - p))?;
-            p += done;
         }
-        Ok(Loose::Done)
+        self.erase(at, len)
     }
 
     /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole.
@@ -275,7 +319,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for t in hole.table + 1..self.tables.len() {
             let place = self.place(t, hole.index)?;
             if place.pair != 0 {
-                let pair = self.read_pair(place.pair)?;
+                let pair = self.pair_of(&place)?;
                 if let Outcome::Live(side) | Outcome::Deleted(side) =
                     pair.outcome(Some(place.slot.word))
                 {

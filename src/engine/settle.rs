@@ -40,8 +40,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !late.is_empty() {
             self.sync()?;
         }
-        for (t, i) in late {
-            self.settle_late(t, i)?;
+        for (t, i, second) in late {
+            self.settle_late(t, i, second)?;
         }
         self.settle_tables()?;
         self.survey()?;
@@ -76,8 +76,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 2. Answers the slots that have something left for step 3.
-    fn settle_pairs(&mut self) -> Result<Vec<(usize, u16)>> {
+    /// Step 2. Answers the slots that have something left for step 3, and the copy that has.
+    fn settle_pairs(&mut self) -> Result<Vec<(usize, u16, Side)>> {
         let all = self.st().recovered.load(Relaxed) != 0;
         let mut changed = Vec::new();
         self.each_slot(|t, i, slot| {
@@ -112,7 +112,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             block.set_delimiters(second, live);
             if now.0[..] != block.0[..] {
                 late.try_reserve(1).map_err(|_| Error::Memory)?;
-                late.push((t, i));
+                late.push((t, i, second));
             }
         }
         Ok(late)
@@ -151,15 +151,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 3 for one slot: the copy that decided until now.
-    fn settle_late(&mut self, t: usize, i: u16) -> Result<()> {
-        if let Some((place, _, side, mut block)) = self.settled(t, i)? {
-            let live = !place.slot.is_deleted();
-            let second = if live { side } else { Side::A };
-            block.set_delimiters(second, live);
-            self.write_copy(place.pair, second, &block, true)?;
-        }
-        Ok(())
+    /// Step 3 for one slot: the copy that decided until now becomes like the one of step 2. Nobody judges
+    /// again: what step 2 wrote may have settled a doubt in which that copy was chosen.
+    fn settle_late(&mut self, t: usize, i: u16, second: Side) -> Result<()> {
+        let place = self.place(t, i)?;
+        let mut block = RawBlock::zeroed();
+        self.store
+            .read(second.other().offset(place.pair), &mut block.0[..])?;
+        block.set_delimiters(second, !place.slot.is_deleted());
+        self.write_copy(place.pair, second, &block, true)
     }
 
     /// A used slot, its pair, the copy that counts, and a block with what both copies shall hold.
@@ -168,7 +168,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if place.pair == 0 {
             return Ok(None);
         }
-        let pair = self.read_pair(place.pair)?;
+        let pair = self.pair_of(&place)?;
         let (side, live) = match pair.outcome(Some(place.slot.word)) {
             Outcome::Live(side) => (side, true),
             Outcome::Deleted(side) => (side, false),

@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
-use crate::format::{PAGE, hash, header, put_u64, u64_at};
-use std::collections::HashMap;
+use crate::format::{PAGE, Sizes, hash, header, put_u64, u64_at};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A pair that the walk found.
@@ -22,6 +21,8 @@ struct Record {
     table: u64,
     hash: u64,
     checksum: u32,
+    /// The slot of its key in some table that can be believed names it.
+    named: bool,
     /// Both copies are good and say the same.
     twins: bool,
     /// See [`Pair::is_unfinished`].
@@ -64,6 +65,41 @@ impl Slots {
     }
 }
 
+/// Pairs by offset, each with index and word of a slot that names it.
+struct Named(Vec<(u64, Name)>);
+
+/// A slot by table number and index, and its word.
+#[derive(Clone, Copy)]
+struct Name {
+    table: u64,
+    slot: u16,
+    word: Word,
+}
+
+impl Named {
+    /// Whether some slot names the pair at `at`.
+    fn has(&self, at: u64) -> bool {
+        self.0.binary_search_by_key(&at, |&(at, _)| at).is_ok()
+    }
+
+    /// The slot of a pair: if several name it, one that a good copy belongs to; and whether it does.
+    fn of(&self, pair: &Pair, sizes: Sizes) -> Option<(Name, bool)> {
+        let from = self.0.partition_point(|&(at, _)| at < pair.at);
+        let all = self.0[from..].iter().take_while(|&&(at, _)| at == pair.at);
+        let owns = |name: &Name| {
+            [Side::A, Side::B].into_iter().any(|s| {
+                let home = hash::slot(pair.block(s).key(), sizes.slots);
+                pair.outcome_of(s) != Outcome::Damaged && home == name.slot
+            })
+        };
+        let mut all = all.map(|(_, name)| name);
+        match all.clone().find(|name| owns(name)) {
+            Some(name) => Some((*name, true)),
+            None => all.next().map(|name| (*name, false)),
+        }
+    }
+}
+
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes tables and slots anew from what is in the file.
     pub(crate) fn walk(&mut self) -> Result<()> {
@@ -83,7 +119,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.write_tables(tables, &slots, &records, &old)?;
         self.make_room_for_all(&records)?;
         for r in records.iter().filter(|r| r.unfinished) {
-            let pair = self.read_pair(r.at)?;
+            let i = (r.hash % u64::from(self.sizes.slots)) as u16;
+            let pair = self.read_pair(r.at)?.of_slot(r.table, i, self.sizes);
             self.finish(&pair, r.outcome)?;
         }
         for &n in &homeless {
@@ -131,8 +168,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The words of the slots, by pair, where they can be believed: in a file that this library left,
     /// in any state, and in tables whose checksum is right in a file that was closed. What the
     /// original left unclean has slots of an older time.
-    fn believable_words(&self) -> Result<HashMap<u64, Word>> {
-        let mut words = HashMap::new();
+    fn believable_words(&self) -> Result<Named> {
+        let mut words = Named(Vec::new());
         let len = self.store.len()?;
         let (tables, _) = self.chain()?;
         let Some(&first) = tables.first() else {
@@ -141,7 +178,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mark = self.store.load(first + table::CHECKSUM)?;
         let ours = mark == table::MARK || mark == table::REBUILDING;
         let clean = self.store.load(header::CLOSE_FAILED)? == 0;
-        for &t in &tables {
+        for (table, &t) in (0..).zip(&tables) {
             let raw = self.raw_table(t)?;
             let right = raw.checksum() == self.store.load(t + table::CHECKSUM)?;
             if !(ours || (clean && right)) {
@@ -150,16 +187,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             for i in 0..self.sizes.slots {
                 let slot = raw.slot(i);
                 if let Some(pair) = slot.pair(len) {
-                    words.try_reserve(1).map_err(|_| Error::Memory)?;
-                    words.insert(pair, slot.word);
+                    words.0.try_reserve(1).map_err(|_| Error::Memory)?;
+                    let (slot, word) = (i, slot.word);
+                    words.0.push((pair, Name { table, slot, word }));
                 }
             }
         }
+        // In the order of the chain where several slots name one pair.
+        words.0.sort_by_key(|&(pair, _)| pair);
         Ok(words)
     }
 
     /// Offsets of the tables and the pairs, in file order.
-    fn scan(&self, words: &HashMap<u64, Word>) -> Result<(Vec<u64>, Vec<Record>)> {
+    fn scan(&self, words: &Named) -> Result<(Vec<u64>, Vec<Record>)> {
         let len = self.store.len()?;
         let (mut tables, mut records) = (Vec::new(), Vec::new());
         if len < PAGE + table::SIZE {
@@ -169,7 +209,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         tables.push(PAGE);
         let mut p = PAGE + table::SIZE;
         while p < len {
-            if self.is_cut_by_another(p)? {
+            if self.is_cut_by_another(p, words)? {
                 p += PAGE;
             } else if let Some(r) = self.record_at(p, words)? {
                 records.try_reserve(1).map_err(|_| Error::Memory)?;
@@ -203,17 +243,29 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(n)
     }
 
-    /// A stray copy A without its B, in whose place an intact pair begins.
-    fn is_cut_by_another(&self, p: u64) -> Result<bool> {
-        let [a, b] = self.read_pair(p)?.verdicts;
-        if !a.good || b.good {
+    /// A stray copy A without its B, in whose place an intact pair begins; or a stray pair in which
+    /// another begins that its slot names. What its own slot names is cut only by another such pair.
+    fn is_cut_by_another(&self, p: u64, words: &Named) -> Result<bool> {
+        let good = |pair: &Pair, side| pair.outcome_of(side) != Outcome::Damaged;
+        let named = |pair: &Pair| words.of(pair, self.sizes).is_some_and(|(_, owns)| owns);
+        let pair = self.read_pair(p)?;
+        let (a, b) = (pair.verdict(Side::A).good, good(&pair, Side::B));
+        // In B's place a copy A may lie, whose bytes are as good: B it is not.
+        let alone = a && !b;
+        let stray = !named(&pair);
+        if !alone && !(b && stray) {
             return Ok(false);
         }
-        let halves = [Side::B.offset(p), Side::B.offset(p) + PAGE];
-        for q in halves {
-            if self.pair_delimiters(q)? == 4 {
-                let [a, b] = self.read_pair(q)?.verdicts;
-                if a.good && b.good {
+        for q in [p + PAGE, p + 2 * PAGE, p + 3 * PAGE] {
+            let by_place = alone && q >= Side::B.offset(p);
+            let has_name = words.has(q);
+            // End delimiters may be missing: they follow at a close.
+            if (by_place && stray || has_name && (by_place || stray))
+                && self.pair_delimiters(q)? >= 2
+            {
+                let other = self.read_pair(q)?;
+                let intact = good(&other, Side::A) && good(&other, Side::B);
+                if intact && (by_place && stray || named(&other)) {
                     return Ok(true);
                 }
             }
@@ -221,29 +273,32 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(false)
     }
 
-    fn record_at(&self, p: u64, words: &HashMap<u64, Word>) -> Result<Option<Record>> {
+    fn record_at(&self, p: u64, words: &Named) -> Result<Option<Record>> {
         if self.pair_delimiters(p)? == 0 {
             return Ok(None);
         }
         let pair = self.read_pair(p)?;
-        Ok(self.record(&pair, words.get(&p).copied()))
-    }
-
-    fn record(&self, pair: &Pair, word: Option<Word>) -> Option<Record> {
-        let outcome = pair.outcome(word);
-        let (Outcome::Live(side) | Outcome::Deleted(side)) = outcome else {
-            return None;
+        let name = words.of(&pair, self.sizes).map(|(name, _)| name);
+        let pair = match name {
+            Some(n) => pair.of_slot(n.table, n.slot, self.sizes),
+            None => pair,
         };
+        let outcome = pair.outcome(name.map(|n| n.word));
+        let (Outcome::Live(side) | Outcome::Deleted(side)) = outcome else {
+            return Ok(None);
+        };
+        let own = hash::slot(pair.block(side).key(), self.sizes.slots);
         let [a, b] = pair.verdicts;
-        Some(Record {
+        Ok(Some(Record {
             at: pair.at,
             outcome,
             table: pair.block(side).table(),
             hash: hash::djb2(pair.block(side).key()),
             checksum: pair.verdict(side).sum,
             twins: a.good && b.good && a.kind == b.kind && a.sum == b.sum,
+            named: name.is_some_and(|n| n.slot == own),
             unfinished: pair.is_unfinished(outcome),
-        })
+        }))
     }
 
     /// Both delimiters, or one and slots that point to pairs.
@@ -290,6 +345,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         };
         let mut key = [0; KEY_LEN];
         self.store.read(side.offset(r.at) + KEY as u64, &mut key)?;
+        // What stands behind its end is no part of it.
+        let n = key.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
+        key[n..].fill(0);
         Ok(key)
     }
 
@@ -329,20 +387,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             homeless.push(loser);
         }
-        // Of a key that stands twice in its chain the first counts.
+        // Of a key that stands twice in its chain the first counts: of those that a slot names, if
+        // there is one, because the others could not be found until now.
         let mut twice = Vec::new();
         for i in 0..slots.slots {
-            let chain: Vec<usize> = (0..tables).filter_map(|t| slots.get(t, i)).collect();
-            for (k, &n) in chain.iter().enumerate() {
-                let r = &records[n];
-                for &e in &chain[..k] {
-                    let e = &records[e];
-                    if r.is_live()
-                        && e.is_live()
-                        && r.hash == e.hash
-                        && self.key_of(r)? == self.key_of(e)?
-                    {
+            let mut chain: Vec<&Record> = (0..tables)
+                .filter_map(|t| slots.get(t, i))
+                .map(|n| &records[n])
+                .filter(|r| r.is_live())
+                .collect();
+            chain.sort_by_key(|r| !r.named);
+            for (k, r) in chain.iter().enumerate() {
+                for e in &chain[..k] {
+                    if r.hash == e.hash && self.key_of(r)? == self.key_of(e)? {
                         twice.push((r.table as usize, i));
+                        break;
                     }
                 }
             }
@@ -351,6 +410,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             slots.set(t, i, None);
         }
         homeless.retain(|&n| records[n].is_live());
+        // Of several with one key the first is taken.
+        homeless.sort_by_key(|&n| !records[n].named);
         Ok((slots, homeless))
     }
 
@@ -428,7 +489,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if p.slot.is_unused() {
                 free.get_or_insert(p);
             } else if p.pair != 0 && !p.slot.is_deleted() {
-                let other = self.read_pair(p.pair)?;
+                let other = self.pair_of(&p)?;
                 if let Outcome::Live(s) = other.outcome(Some(p.slot.word))
                     && other.block(s).key() == from.key()
                 {

@@ -73,14 +73,16 @@ pub fn check(bytes: &[u8], ours: bool) -> Vec<String> {
             for finding in file.pair_findings(n, s, &pair, ours) {
                 bad.push(format!("table {n} slot {s}: {finding}"));
             }
-            if pair.live {
-                let key = pair.current().name();
-                if let Some(other) = keys.insert(key, n) {
-                    bad.push(format!(
-                        "table {n} slot {s}: key {} is also in table {other}",
-                        key.escape_ascii()
-                    ));
-                }
+            // Under another slot nobody finds a key, which is a finding by itself.
+            let key = pair.current().name();
+            if pair.live
+                && slot_of(key, file.slots) == s
+                && let Some(other) = keys.insert(key, n)
+            {
+                bad.push(format!(
+                    "table {n} slot {s}: key {} is also in table {other}",
+                    key.escape_ascii()
+                ));
             }
         }
     }

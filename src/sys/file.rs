@@ -255,13 +255,14 @@ impl File {
 
     /// Replaces the contents by `bytes` and makes them durable.
     pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        room_allowed(bytes.len() as u64)?;
         self.write_all(0, bytes)?;
         self.set_len(bytes.len() as u64)?;
         self.sync()
     }
 
     fn write_all(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        // The limit can be younger than the file, and lower.
+        room_allowed(at.saturating_add(bytes.len() as u64))?;
         let mut n = 0;
         while n < bytes.len() {
             let rest = &bytes[n..];

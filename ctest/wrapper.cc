@@ -232,7 +232,7 @@ template <typename F> void throws(errc code, int os, const char *what, F f) {
         CHECK(std::string(e.what()).find(what) == 0);
         return;
     }
-    CHECK(!"nothing was thrown");
+    CHECK(false && "nothing was thrown");
 }
 
 void test_exceptions() {

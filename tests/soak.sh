@@ -12,6 +12,7 @@ for ((seed = first; ; seed++)); do
     echo "round $seed"
     KISSDB_CUT_STATES=${CUTS:-2000000} KISSDB_CUT_SEED=$seed KISSDB_CUT_SEEDS=1 \
         cargo test --profile checked --test power_cuts -- --nocapture
+    KISSDB_ALL_POINTS=1 cargo test --profile checked --test kill_points
     KISSDB_KILLS=${KILLS:-10000} KISSDB_SEED=$seed cargo test --profile checked --test kills -- --nocapture
     KISSDB_DAMAGED=${DAMAGED:-4000000} KISSDB_SEED=$seed cargo test --profile checked --test damaged -- --nocapture
     KISSDB_HISTORIES=${HISTORIES:-40000} KISSDB_SEED=$seed cargo test --profile checked --test histories -- --nocapture

@@ -18,6 +18,8 @@ pub struct Permit {
     /// Moreover by the original, if the key was there at the last sync: its value at the last clean
     /// close or one given since.
     pub older: Vec<Bytes>,
+    /// Moreover by the original, in a file that it left itself, until the library has changed it: what it finds there.
+    pub alien: Vec<State>,
 }
 
 impl Permit {
@@ -26,7 +28,9 @@ impl Permit {
     }
 
     pub fn originals(&self, found: &State) -> bool {
-        self.ours(found) || found.as_ref().is_some_and(|v| self.older.contains(v))
+        self.ours(found)
+            || found.as_ref().is_some_and(|v| self.older.contains(v))
+            || self.alien.contains(found)
     }
 }
 
@@ -43,24 +47,21 @@ impl Baseline {
         let permit = |v: Bytes| Permit {
             states: vec![Some(v.clone())],
             older: vec![v],
+            alien: Vec::new(),
         };
         Self(model.into_iter().map(|(k, v)| (k, permit(v))).collect())
     }
 
-    /// The original finds this instead.
+    /// The original finds this instead, as long as the library has not changed the file.
     pub fn or_else(&mut self, found: &BTreeMap<Vec<u8>, Bytes>) {
-        for (key, value) in found {
-            let permit = self.0.entry(key.clone()).or_insert_with(|| Permit {
+        for key in found.keys() {
+            self.0.entry(key.clone()).or_insert_with(|| Permit {
                 states: vec![None],
-                older: Vec::new(),
+                ..Permit::default()
             });
-            add(&mut permit.states, Some(value.clone()));
-            add(&mut permit.older, value.clone());
         }
         for (key, permit) in &mut self.0 {
-            if !found.contains_key(key) {
-                add(&mut permit.states, None);
-            }
+            add(&mut permit.alien, found.get(key).cloned());
         }
     }
 
@@ -129,6 +130,8 @@ struct Life {
     there: bool,
     /// Its values at the last clean close or later.
     since_close: Vec<Bytes>,
+    /// See [`Permit::alien`].
+    alien: Vec<State>,
 }
 
 impl Life {
@@ -148,6 +151,7 @@ impl Life {
             } else {
                 Vec::new()
             },
+            alien: self.alien.clone(),
         }
     }
 
@@ -180,6 +184,7 @@ pub fn permits(baseline: &Baseline, log: &[Event], calls: &[Call]) -> Vec<Steps>
             since_sync: p.states.clone(),
             there: p.states.iter().any(Option::is_some),
             since_close: p.older.clone(),
+            alien: p.alien.clone(),
         };
         lives.insert(k.clone(), life);
     }
@@ -189,9 +194,13 @@ pub fn permits(baseline: &Baseline, log: &[Event], calls: &[Call]) -> Vec<Steps>
     };
     let mut epochs = Vec::new();
     let mut steps = vec![(0, snapshot(&lives))];
+    let mut changed = false;
     for (n, event) in log.iter().enumerate() {
         match event {
             Event::Sync => {
+                if changed {
+                    lives.values_mut().for_each(|life| life.alien.clear());
+                }
                 lives.values_mut().for_each(Life::sync);
                 let next = vec![(n, snapshot(&lives))];
                 epochs.push(Steps(std::mem::replace(&mut steps, next)));
@@ -205,6 +214,7 @@ pub fn permits(baseline: &Baseline, log: &[Event], calls: &[Call]) -> Vec<Steps>
                     Effect::Change(k, state) | Effect::Perhaps(k, state) if begins => {
                         let life = lives.entry(k.clone()).or_insert_with(Life::absent);
                         life.begin(state);
+                        changed = true;
                         steps.push((n, snapshot(&lives)));
                     }
                     Effect::Change(k, state) => {

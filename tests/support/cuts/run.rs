@@ -137,7 +137,6 @@ fn life_after(before: &Played, number: usize, epoch: &Epoch, choice: &Choice) ->
         baseline: Baseline::of(permits),
         ops,
         ours: before.scenario.ours,
-        plain: before.scenario.plain,
         fault: before.scenario.fault,
     }
 }
@@ -434,7 +433,6 @@ fn judge(played: &Played, epoch: &Epoch, choice: &Choice, seed: u64) -> Result<(
         image: &image,
         permits,
         ours: played.scenario.ours,
-        plain: played.scenario.plain,
         seed,
     };
     quietly(|| replay::check(&case))?

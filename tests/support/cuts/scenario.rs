@@ -52,8 +52,6 @@ pub struct Scenario {
     pub ops: Vec<Op>,
     /// The file was never in other hands.
     pub ours: bool,
-    /// Promise P3 holds: no value in it looks like a block or a table.
-    pub plain: bool,
     /// How the medium deceives the engine.
     pub fault: Fault,
 }
@@ -178,21 +176,26 @@ impl Script {
         range.fold(self, f)
     }
 
-    /// The same calls on a file that somebody else left. `found`: what the original finds in it; this
-    /// library may find more or newer values in one that was not closed.
-    pub fn on(self, image: Vec<u8>, found: BTreeMap<Vec<u8>, Bytes>) -> Scenario {
+    /// The same calls on a file that somebody else left. `found`: what the original finds in it; `judge` fails if what
+    /// this library finds is not what is there.
+    pub fn on(
+        self,
+        image: Vec<u8>,
+        found: &BTreeMap<Vec<u8>, Bytes>,
+        judge: impl Fn(&BTreeMap<Vec<u8>, Bytes>),
+    ) -> Scenario {
         let memory = Memory::new(image.clone());
         let mut engine = Engine::open(memory, State::default(), true, false).expect("opens");
         let ours = iterate(&mut engine).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        judge(&ours);
         let mut baseline = Baseline::certain(ours);
-        baseline.or_else(&found);
+        baseline.or_else(found);
         Scenario {
             name: self.name,
             image,
             baseline,
             ops: self.ops,
             ours: false,
-            plain: true,
             fault: Fault::None,
         }
     }
@@ -212,7 +215,6 @@ impl Script {
                 baseline,
                 ops: prelude,
                 ours: true,
-                plain: true,
                 fault: Fault::None,
             };
             let record = past.record();
@@ -225,7 +227,6 @@ impl Script {
             baseline,
             ops: self.ops,
             ours: true,
-            plain: true,
             fault: Fault::None,
         }
     }

@@ -196,6 +196,15 @@ impl Database {
         }
     }
 
+    /// Whether others have the file open whose locks this handle can't take, because it may only read the
+    /// file: then a snapshot is of no one moment.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] on a closed database.
+    pub fn is_apart(&mut self) -> Result<bool> {
+        Ok(self.session()?.is_apart())
+    }
+
     /// All entries as they are at one moment. Others go on meanwhile: it is read in small steps, and
     /// what they change is read again. All values are held in memory. `progress` is called between
     /// the steps with the slots done and all slots.

@@ -12,9 +12,16 @@ use std::path::Path;
 /// Looks at all of a file.
 pub fn survey(path: &Path) -> Result<Report> {
     let mut progress = Progress::new("checking");
-    Inspector::open(path)
-        .and_then(|mut i| i.survey(|done, all| progress.at(done, all)))
-        .about(path)
+    let mut look = || -> kissdb::Result<Report> {
+        Inspector::open(path)?.survey(|done, all| progress.at(done, all))
+    };
+    let mut report = look().about(path)?;
+    if report.unsure && !report.findings.is_empty() {
+        // A change that was under way is over by the second time.
+        let again = look().about(path)?;
+        report.findings.retain(|f| again.findings.contains(f));
+    }
+    Ok(report)
 }
 
 /// What a file is for, by its sizes.

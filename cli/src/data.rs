@@ -18,10 +18,17 @@ use std::path::Path;
 /// Everything in the database at one moment; says so where records can't be read.
 pub fn snapshot(db: &mut Database, path: &Path) -> Result<Snapshot> {
     let mut progress = Progress::new("reading");
+    let apart = db.is_apart().about(path)?;
     let snapshot = db
         .snapshot(|done, all| progress.at(done, all))
         .about(path)?;
     drop(progress);
+    if apart {
+        crate::out::complain!(
+            "kissdb: {}: its users can't be asked to pause (run this as its owner or as root): what they change meanwhile may be old, new or missing",
+            path.display()
+        );
+    }
     if snapshot.damaged() > 0 {
         crate::out::complain!(
             "kissdb: {}: {} left out, both copies of each are damaged; see `kissdb check {0}`",

@@ -4,6 +4,8 @@
 mod support;
 
 use kissdb::Database;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -149,6 +151,23 @@ fn what_the_dead_leave() {
     let shm = run("shm --json", &[&path]).is(0).json();
     assert_eq!(shm["state"], "left behind");
     assert_eq!(shm["users"][0]["alive"], false);
+    // As if the middleware had died with changes in its cache: they are not thrown away.
+    let info = dir.objects().into_iter().find(|o| {
+        let name = o.to_string_lossy();
+        name.contains("_a_db") && name.ends_with("-shm-info")
+    });
+    let info = File::options()
+        .write(true)
+        .open(info.expect("an object"))
+        .expect("opens");
+    let cache_created = |v: i16| info.write_all_at(&v.to_le_bytes(), 16).expect("writes");
+    cache_created(-1);
+    run("shm --clean", &[&path]).is(1);
+    // Nor does anybody who only looks throw them away with the object when he leaves.
+    run("list", &[&path]).is(0);
+    run("info", &[&path]).is(1);
+    assert_eq!(run("shm --json", &[&path]).is(0).json()["cached"], true);
+    cache_created(0);
     assert!(!run("list", &[&path]).is(0).out.is_empty());
     // A look by the library gives the objects back by itself, or --clean does.
     run("shm --clean", &[&path]).is(0);

@@ -150,21 +150,26 @@ impl Inspector {
             .map_err(|_| Error::Invalid("a path with a NUL"))?;
         let asked = sys::file::File::open(&name, false)?;
         let in_use = asked.has_other_users().unwrap_or(false);
-        let user = in_use.then(|| {
-            Session::open(&Request {
+        let mut inspector = Self {
+            file: File::open(path)?,
+            in_use,
+            user: None,
+        };
+        if in_use {
+            // Who may not join reads all the same.
+            let user = Session::open(&Request {
                 path: &name,
                 mode: Mode::ReadOnly,
                 write_mode: 0,
                 sizes: (0, 0, 0),
                 sem: None,
-            })
-        });
-        Ok(Self {
-            file: File::open(path)?,
-            in_use,
-            // Who may not join reads all the same.
-            user: user.and_then(Result::ok),
-        })
+            });
+            match user {
+                Ok(user) if user.is_apart() => user.close(|| ())?,
+                user => inspector.user = user.ok(),
+            }
+        }
+        Ok(inspector)
     }
 
     /// Whether others had the file open.

@@ -114,7 +114,7 @@ impl Session {
             log::name(request.path);
             if !matches!(opened, Some(Ok(_))) {
                 let alone = shm.users().living(me).is_empty();
-                if alone {
+                if alone && !keeps_cache(&shm, request.sem) {
                     shm.retire();
                 }
                 // The record last: until then a waiter sees the gate held by somebody alive.
@@ -464,6 +464,12 @@ impl Session {
         self.with(Engine::sync)
     }
 
+    /// Whether others have the file open whose locks this handle can't take: it may only read the file, and
+    /// so has an object for itself. What it reads may be in the middle of a change.
+    pub fn is_apart(&self) -> bool {
+        !self.shm.has_name() && self.file.has_other_users().unwrap_or(true)
+    }
+
     /// Runs `look` while no other user changes the file: for whoever reads its bytes.
     ///
     /// # Errors
@@ -606,7 +612,7 @@ impl Session {
             shm.coming_and_going().note();
         }
         give_back();
-        if others.is_empty() {
+        if others.is_empty() && !keeps_cache(&shm, self.sem) {
             shm.retire();
             if self.sem.is_some()
                 && (self.beside.is_none() || !self.file.has_other_users().unwrap_or(true))
@@ -627,6 +633,12 @@ impl Session {
         log::name(&self.path);
         closed
     }
+}
+
+/// Whether callers who died have left changes in their cache. The next of them writes these back; who is
+/// none of them, and so has no semaphore, leaves the object as he found it.
+fn keeps_cache(shm: &Shm, sem: Option<Sem>) -> bool {
+    sem.is_none() && shm.shared().cache_created.load(Relaxed) != 0
 }
 
 fn own_flags(request: &Request) -> u32 {

@@ -441,7 +441,13 @@ impl<E: Engine> Worker<E> {
     }
 
     fn delete(&mut self, round: u64) -> Result<Vec<Figure>> {
-        let count = self.present.len().min(20_000);
+        // On a disk each put may wait for it.
+        let most = if self.shape.medium == Medium::Disk {
+            1000
+        } else {
+            20_000
+        };
+        let count = self.present.len().min(most);
         let mut order = keys::each_once(round, self.present.len());
         order.truncate(count);
         let away = self.present.in_order(&order);

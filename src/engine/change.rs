@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The unit in which a medium loses writes.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// The file grows by an eighth, but by no less and no more than this.
 const STEP: (u64, u64) = (64 << 10, 4 << 20);
 
@@ -310,6 +310,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             .store(at + block::CHECKSUM as u64, u64::from(sum))?;
         let word = Word::tagged(side, self.epoch(), sum);
         self.store.store(place.at + 16, word.0)?;
+        self.index.set_block(place.index, place.table, at);
         self.end_intent();
         Ok(())
     }
@@ -526,7 +527,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store(at + 16, slot.word.0)?;
         self.store.store(at + 8, slot.b as u64)?;
         self.store.store(at, slot.a as u64)?;
-        self.changed_slot(place, print);
+        self.changed_slot(place, &slot, print);
         Ok(())
     }
 

@@ -17,7 +17,7 @@
 //! is looked at last. So what was copied is what was there at one instant. Where anything has
 //! changed meanwhile, or nothing is remembered, the caller asks again under the lock.
 //!
-//! Memory: 2 bytes a slot and table, rounded up to the next power of two.
+//! Memory: 6 bytes a slot and table, whose number is rounded up to the next power of two.
 
 use super::look::Content;
 use super::{Engine, Place, Position, State, Storage};
@@ -28,7 +28,7 @@ use crate::format::slot::Slot;
 use crate::format::{PAGE, Sizes, hash, table};
 use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicU64, AtomicUsize,
+    AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
     fence,
 };
@@ -52,6 +52,8 @@ pub(crate) fn print_of(hash: u64) -> u16 {
 
 /// No row is made at this number of changes.
 const NEVER: u64 = u64::MAX;
+/// So many slots before its turn an iteration fetches a block.
+const AHEAD: u16 = 6;
 /// The first chunk holds this many tables, each further one as many as all before it.
 const FIRST_CHUNK: usize = 16;
 const CHUNKS: usize = 29;
@@ -78,15 +80,15 @@ fn chunk_len(c: usize) -> usize {
 }
 
 /// Arrays that grow without moving: written by one thread, read by any.
-type Chunks = [OnceLock<Box<[AtomicU64]>>; CHUNKS];
+type Chunks<T> = [OnceLock<Box<[T]>>; CHUNKS];
 
 /// A chunk, made of so many words if it is not there yet.
-fn chunk(chunks: &Chunks, c: usize, words: usize) -> Result<&[AtomicU64]> {
+fn chunk<T: Default>(chunks: &Chunks<T>, c: usize, words: usize) -> Result<&[T]> {
     let place = chunks.get(c).ok_or(Error::Memory)?;
     if place.get().is_none() {
         let mut new = Vec::new();
         new.try_reserve_exact(words).map_err(|_| Error::Memory)?;
-        new.resize_with(words, || AtomicU64::new(0));
+        new.resize_with(words, T::default);
         // Only the thread that holds the handle writes, so nobody was faster.
         let _ = place.set(new.into_boxed_slice());
     }
@@ -100,9 +102,12 @@ pub struct Index {
     layout: AtomicU64,
     /// How many tables are known, and their offsets.
     count: AtomicUsize,
-    tables: Chunks,
+    tables: Chunks<AtomicU64>,
     /// For each slot a row of fingerprints of the chunk's tables.
-    rows: Chunks,
+    rows: Chunks<AtomicU64>,
+    /// In the same order where the current block of each pair was when the index last saw it, in pages;
+    /// 0: it has not. A hint: what is fetched early.
+    blocks: Chunks<AtomicU32>,
     /// For each slot [`State::changes`] when its row was made, if all in it is sure.
     made: Box<[AtomicU64]>,
 }
@@ -120,6 +125,7 @@ impl Index {
             count: AtomicUsize::new(0),
             tables: [const { OnceLock::new() }; CHUNKS],
             rows: [const { OnceLock::new() }; CHUNKS],
+            blocks: [const { OnceLock::new() }; CHUNKS],
             made: made.into_boxed_slice(),
         })
     }
@@ -143,6 +149,7 @@ impl Index {
         for (t, &at) in tables.iter().enumerate().skip(self.count.load(Relaxed)) {
             let (c, n) = (chunk_of(t), chunk_len(chunk_of(t)));
             chunk(&self.rows, c, self.slots as usize * (n / LANES))?;
+            chunk(&self.blocks, c, self.slots as usize * n)?;
             chunk(&self.tables, c, n)?[t - chunk_start(c)].store(at, Relaxed);
             for slot in 0..self.slots {
                 self.set(slot, t, UNUSED);
@@ -177,6 +184,19 @@ impl Index {
         if let Some((word, shift)) = self.lane(slot, t) {
             let others = word.load(Relaxed) & !(0xFFFF << shift);
             word.store(others | u64::from(print) << shift, Relaxed);
+        }
+    }
+
+    fn block(&self, slot: u16, t: usize) -> Option<&AtomicU32> {
+        let c = chunk_of(t);
+        let n = slot as usize * chunk_len(c) + t - chunk_start(c);
+        self.blocks.get(c)?.get()?.get(n)
+    }
+
+    /// Remembers which block of a slot is current.
+    pub(crate) fn set_block(&self, slot: u16, t: usize, at: u64) {
+        if let Some(block) = self.block(slot, t) {
+            block.store(u32::try_from(at / PAGE).unwrap_or(0), Relaxed);
         }
     }
 
@@ -245,6 +265,7 @@ impl<S: Storage> Reader<'_, S> {
         let stamp = self.stamp(slot)?;
         let mut t = 0;
         while let Some(n) = self.index.search(slot, t, print) {
+            self.fetch(slot, n);
             let named = self.named(slot, n)??;
             if self
                 .store
@@ -286,6 +307,7 @@ impl<S: Storage> Reader<'_, S> {
                 continue;
             }
             let slot = pos.slot as u16;
+            self.fetch(slot.saturating_add(AHEAD), t);
             let stamp = self.stamp(slot)?;
             let Some(named) = self.named(slot, t)? else {
                 pos.slot += 1;
@@ -307,6 +329,14 @@ impl<S: Storage> Reader<'_, S> {
             }
             pos.slot += 1;
             return Some(true);
+        }
+    }
+
+    /// Slot and block are in different places, and both far from the processor: the block is fetched while
+    /// the slot is asked which one it is.
+    fn fetch(&self, slot: u16, t: usize) {
+        if let Some(block) = self.index.block(slot, t) {
+            self.store.fetch(u64::from(block.load(Relaxed)) * PAGE);
         }
     }
 
@@ -393,6 +423,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 let print = self.print_at(&place)?;
                 sure &= print != UNSURE;
                 self.index.set(slot, t, print);
+                let side = place.slot.word.side();
+                self.index.set_block(slot, t, side.offset(place.pair));
                 t += 1;
             }
             if self.changes(slot) != changes
@@ -452,7 +484,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// A slot has been written: everybody's rows of it are old, but ours can follow.
-    pub(crate) fn changed_slot(&mut self, place: &Place, print: u16) {
+    pub(crate) fn changed_slot(&mut self, place: &Place, slot: &Slot, print: u16) {
         let n = place.index as usize;
         let Some(word) = self.st().changes.get(n) else {
             return;
@@ -463,6 +495,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             && place.table < self.index.count.load(Relaxed)
         {
             self.index.set(place.index, place.table, print);
+            let block = slot.word.side().offset(slot.a.unsigned_abs());
+            self.index.set_block(place.index, place.table, block);
             self.rows[n] = before.wrapping_add(1);
             if self.index.made[n].load(Relaxed) == before {
                 self.index.made[n].store(before.wrapping_add(1), Release);

@@ -73,6 +73,8 @@ pub struct Engine<S, H> {
     /// Those of them of which both copies have the same key and zeros behind key and value: of these
     /// an overwrite needs to store the value only.
     tidy: Pairs,
+    /// Those of them of which both copies have their end delimiters as well.
+    ended: Pairs,
     /// What is remembered of which key is where, and for each slot [`State::changes`] when its row in
     /// there was made.
     index: Arc<Index>,
@@ -208,6 +210,12 @@ impl Pair {
         }
     }
 
+    /// Whether both copies begin and end as live ones.
+    pub fn is_ended(&self) -> bool {
+        let live = |s: Side| self.block(s).delimiters() == s.delimiters(true);
+        live(Side::A) && live(Side::B)
+    }
+
     /// Whether both copies have the same key, and zeros behind key and value.
     pub fn is_tidy(&self, table: usize) -> bool {
         let [a, b] = &self.blocks;
@@ -273,6 +281,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             doubtful: false,
             checked: Pairs::default(),
             tidy: Pairs::default(),
+            ended: Pairs::default(),
             index: Arc::new(Index::new(header.sizes.slots)?),
             rows: Vec::new(),
         };
@@ -281,12 +290,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     fn begin_life(&mut self, clean: bool) -> Result<()> {
-        if self.st().phase.load(Relaxed) != phase::UNREAD {
-            return self.ready();
+        match self.st().phase.load(Relaxed) {
+            phase::UNREAD => {}
+            phase::CLEAN => return Ok(()),
+            _ => return self.ready(),
         }
         let marked = self.store.len()? >= PAGE + table::SIZE
             && self.store.load(PAGE + table::CHECKSUM)? == table::MARK;
-        if clean && !marked && self.read_clean_tables()? {
+        if clean && !marked {
+            // The tables are read when they are needed.
             self.st().length.store(self.store.len()?, Relaxed);
             self.st().phase.store(phase::CLEAN, Relaxed);
             return Ok(());
@@ -365,7 +377,44 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.st().tables.store(self.tables.len() as u64, Relaxed);
             self.layout = layout;
         }
+        if self.st().verified.load(Relaxed) != state::tables::GOOD
+            && self.st().phase.load(Relaxed) == phase::CLEAN
+        {
+            return self.verify();
+        }
         Ok(())
+    }
+
+    /// First use of the tables of a clean file.
+    fn verify(&mut self) -> Result<()> {
+        let known = &self.st().verified;
+        if known.load(Relaxed) == state::tables::UNREAD && self.read_clean_tables()? {
+            self.st().verified.store(state::tables::GOOD, Relaxed);
+            return Ok(());
+        }
+        self.st().verified.store(state::tables::BAD, Relaxed);
+        if !self.writable && self.store.is_file() {
+            return Err(Error::Access("the file must be recovered first"));
+        }
+        // What recovery calls must not come here again.
+        self.st().verified.store(state::tables::GOOD, Relaxed);
+        let recovered = self.recover(false);
+        if recovered.is_err() {
+            self.st().verified.store(state::tables::BAD, Relaxed);
+        }
+        recovered
+    }
+
+    /// Whether this engine, which may not write the file, can read it as it is; else it must be opened on
+    /// a storage that keeps changes in memory.
+    ///
+    /// # Errors
+    /// Those of every call.
+    pub fn is_readable(&mut self) -> Result<bool> {
+        match self.ready() {
+            Err(Error::Access(_)) => Ok(false),
+            ready => ready.map(|()| true),
+        }
     }
 
     /// The tables, by following the links from the first one, and whether the last link was a
@@ -574,6 +623,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn forget_pairs(&mut self) {
         self.checked = Pairs::default();
         self.tidy = Pairs::default();
+        self.ended = Pairs::default();
     }
 
     pub(crate) fn is_checked(&self, pair: u64) -> bool {
@@ -584,6 +634,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.checked.set(pair, yes);
         if !yes {
             self.tidy.set(pair, false);
+            self.ended.set(pair, false);
         }
     }
 }

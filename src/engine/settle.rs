@@ -8,12 +8,13 @@
 //! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
 //!    recovered then, and nothing is lost if somebody does.
 
+use super::change::SECTOR;
 use super::state::phase;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
-use crate::format::{PAGE, header, put_u64, table};
+use crate::format::{PAGE, header, put_u64, table, u64_at};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -90,6 +91,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.settle_ends_of_empty(&changed)?;
         let mut late = Vec::new();
         for (t, i) in changed {
+            if self.settle_tidy(t, i)? {
+                continue;
+            }
             let Some((place, pair, side, mut block)) = self.settled(t, i)? else {
                 continue;
             };
@@ -116,6 +120,53 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         Ok(late)
+    }
+
+    /// Step 2 for a live pair of which only the value can differ between the copies; `false`: it is
+    /// another case. The order of stores is that of [`Engine::write_copy`].
+    fn settle_tidy(&mut self, t: usize, i: u16) -> Result<bool> {
+        let place = self.place(t, i)?;
+        let known = self.sizes.covers_all() && place.slot.word.is_tagged();
+        if !known || place.slot.is_deleted() || !self.tidy.has(place.pair) {
+            return Ok(false);
+        }
+        let side = place.slot.word.side();
+        let from = side.offset(place.pair);
+        let to = side.other().offset(place.pair);
+        let size = |at: u64| -> Result<usize> {
+            let word = self.store.load(at + block::VALUE_SIZE as u64)?;
+            Ok((word as u32 as usize).min(block::VALUE_LEN))
+        };
+        let (new, old) = (size(from)?, size(to)?);
+        if new == 0 {
+            return Ok(false);
+        }
+        let mut fields = [[0; block::TABLE - block::VALUE_SIZE]; 2];
+        let n = (4 + new.max(old)).next_multiple_of(8);
+        let [new, old] = &mut fields;
+        let (new, old) = (&mut new[..n], &mut old[..n]);
+        let field = block::VALUE_SIZE as u64;
+        self.store.read(from + field, new)?;
+        self.store.read(to + field, old)?;
+        if new != old {
+            let first = n.min(SECTOR as usize - block::VALUE_SIZE);
+            let sum = self.store.load(from + block::CHECKSUM as u64)?;
+            self.store
+                .store(to + block::CHECKSUM as u64, block::WRITING)?;
+            for part in [first..n, 0..first] {
+                for at in part.step_by(8) {
+                    self.store.store(to + field + at as u64, u64_at(new, at))?;
+                }
+            }
+            self.store.store(to + block::CHECKSUM as u64, sum)?;
+        }
+        if !self.ended.has(place.pair) {
+            for side in [Side::A, Side::B] {
+                let at = side.offset(place.pair) + block::END as u64;
+                self.store.store(at, side.delimiters(true).1)?;
+            }
+        }
+        Ok(true)
     }
 
     /// An empty copy is about to lose the byte that tells it from a torn delete: before that its end
@@ -202,7 +253,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             put_u64(&mut raw.0, table::CHECKSUM as usize, sum);
             put_u64(&mut raw.0, 0, table::START_DELIMITER);
             put_u64(&mut raw.0, table::END as usize, table::END_DELIMITER);
-            self.replace(at, table::SIZE, |i| crate::format::u64_at(&raw.0, i))?;
+            self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
         }
         Ok(())
     }

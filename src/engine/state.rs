@@ -20,6 +20,16 @@ pub mod phase {
     pub const MARKING: u64 = 3;
 }
 
+/// What is known of the tables of a clean file.
+pub mod tables {
+    /// Nobody has looked yet: whoever needs them first does.
+    pub const UNREAD: u64 = 0;
+    /// They are what the close left.
+    pub const GOOD: u64 = 1;
+    /// They are not: who may write recovers, who may not does so in memory.
+    pub const BAD: u64 = 2;
+}
+
 /// How many gaps inside the file are remembered for new pairs; more are found in the next life.
 pub const GAPS: usize = 32;
 
@@ -48,6 +58,8 @@ impl std::ops::Deref for Slots {
 pub struct State {
     /// One of [`phase`].
     pub phase: AtomicU64,
+    /// One of [`tables`]; matters while the phase is CLEAN.
+    pub verified: AtomicU64,
     /// 1 if this life began with a recovery: pairs that nobody has touched may be torn.
     pub recovered: AtomicU64,
     /// 1 after a sync that failed: nothing can be promised any more.
@@ -88,6 +100,7 @@ impl State {
     pub fn reset(&self) {
         for w in [
             &self.phase,
+            &self.verified,
             &self.recovered,
             &self.poisoned,
             &self.epoch,

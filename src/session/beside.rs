@@ -2,7 +2,6 @@
 //! them, with an object of his own that has no name.
 
 use super::medium::{Medium, Words};
-use crate::engine::storage::Overlay;
 use crate::engine::{Engine, Look};
 use crate::error::{Error, Result};
 use crate::sys::file::FileMap;
@@ -86,11 +85,7 @@ impl Beside {
         let known = self.recovered.take().filter(|(of, _)| of == found);
         let reader = match (known, engine.store()) {
             (Some((_, reader)), _) => reader,
-            (None, Medium::File(map)) => {
-                let below = Overlay::new(FileMap::new(map.file().reopen(false)?)?)?;
-                let state = Words::Private(Box::default());
-                Engine::open(Medium::Memory(Box::new(below)), state, false, false)?
-            }
+            (None, Medium::File(map)) => super::medium::open_in_memory(map.file().reopen(false)?)?,
             (None, Medium::Memory(_)) => return Err(Error::Access("nothing to recover")),
         };
         Ok(&mut self.recovered.insert((found.to_vec(), reader)).1)

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::block::PAIR;
 use crate::format::key::Key;
 use crate::format::slot::Slot;
-use crate::sys::file::FileMap;
+use crate::sys::file::{File, FileMap};
 use crate::sys::shm::Shm;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -91,17 +91,16 @@ pub(super) fn open_engine(
         writable,
         large_files(),
     ) {
-        Err(Error::Access(_)) => {
-            let below = Overlay::new(FileMap::new(file?)?)?;
-            Engine::open(
-                Medium::Memory(Box::new(below)),
-                Words::Private(Box::default()),
-                false,
-                false,
-            )
-        }
+        Err(Error::Access(_)) => open_in_memory(file?),
         opened => opened,
     }
+}
+
+/// An engine that recovers in memory.
+pub(super) fn open_in_memory(file: File) -> Result<Engine<Medium, Words>> {
+    let below = Overlay::new(FileMap::new(file)?)?;
+    let state = Words::Private(Box::default());
+    Engine::open(Medium::Memory(Box::new(below)), state, false, false)
 }
 
 /// Growing past 2 GiB is allowed by the environment variable `KISSDB_LARGE_FILES=1`.

@@ -11,7 +11,7 @@ mod reads;
 pub use callers::CallersLock;
 pub use reads::Reads;
 
-use crate::engine::state::phase;
+use crate::engine::state::{phase, tables};
 use crate::engine::{Engine, Position, Snapshot};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
@@ -335,12 +335,8 @@ impl Session {
         }
         let _held = Held::engine(&self.shm, self.me);
         self.replace_torn_map()?;
-        if matches!(self.engine.store(), Medium::Memory(_))
-            && self.shm.state().phase.load(Relaxed) != phase::UNREAD
-        {
-            // Somebody who may write has recovered the file meanwhile.
-            let map = FileMap::new(self.file.reopen(false)?)?;
-            self.set_engine(open_engine(map, &self.shm, false)?);
+        if !self.file.is_writable() {
+            self.choose_medium()?;
         }
         let answer = f(&mut self.engine);
         if self.engine.store().is_torn() {
@@ -348,6 +344,22 @@ impl Session {
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
         answer
+    }
+
+    /// Who may not write a file that has to be recovered does so in memory, until somebody who may has
+    /// recovered the file.
+    fn choose_medium(&mut self) -> Result<()> {
+        let state = self.shm.state();
+        let recovered = state.phase.load(Relaxed) != phase::UNREAD
+            && state.verified.load(Relaxed) != tables::BAD;
+        let in_memory = matches!(self.engine.store(), Medium::Memory(_));
+        if in_memory && recovered {
+            let map = FileMap::new(self.file.reopen(false)?)?;
+            self.set_engine(open_engine(map, &self.shm, false)?);
+        } else if !in_memory && self.beside.is_none() && !self.engine.is_readable()? {
+            self.set_engine(medium::open_in_memory(self.file.reopen(false)?)?);
+        }
+        Ok(())
     }
 
     /// A map in which zeros took the place of what somebody cut off is of no use any more.

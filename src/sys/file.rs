@@ -405,6 +405,9 @@ pub struct FileMap {
     /// further one as long as all before it: the number of an offset's piece is a matter of its bits.
     pieces: [AtomicUsize; PIECES],
     maps: Mutex<Vec<Map>>,
+    /// The address of offset 0 and how many bytes are mapped behind it in one: all that there was at
+    /// first, and some more.
+    base: (usize, u64),
     /// The file was this long when last asked.
     known: AtomicU64,
     /// [`sigbus::hits`] when no map of this file was torn.
@@ -430,14 +433,20 @@ fn piece_start(n: usize) -> u64 {
 impl FileMap {
     /// Maps all of `file`.
     pub fn new(file: File) -> Result<Self> {
-        let map = Self {
+        let mut map = Self {
             known: AtomicU64::new(file.len()?),
             file,
             pieces: [const { AtomicUsize::new(0) }; PIECES],
             maps: Mutex::new(Vec::new()),
+            base: (0, 0),
             hits: AtomicUsize::new(sigbus::hits()),
         };
-        map.reach(map.known.load(Relaxed).max(1))?;
+        let len = map.known_len().max(1);
+        map.reach(len)?;
+        map.base = (
+            map.pieces[0].load(Relaxed),
+            piece_start(piece_of(len - 1) + 1),
+        );
         Ok(map)
     }
 
@@ -494,13 +503,20 @@ impl FileMap {
         Ok(())
     }
 
-    /// The address of a range that is inside the file, as far as that is known, and in one piece:
-    /// nearly every access.
+    /// The address of a range that is inside the file, as far as that is known, and in one map: nearly
+    /// every access.
     #[inline]
     fn one(&self, at: u64, len: usize) -> Option<*mut u8> {
         let end = at.checked_add(len as u64)?;
+        if end > self.known.load(Relaxed) {
+            return None;
+        }
+        let (base, mapped) = self.base;
+        if end <= mapped {
+            return Some((base + at as usize) as *mut u8);
+        }
         let n = piece_of(at);
-        if end > self.known.load(Relaxed) || end > piece_start(n + 1) {
+        if end > piece_start(n + 1) {
             return None;
         }
         let address = self.pieces.get(n)?.load(Acquire);
@@ -593,6 +609,17 @@ impl Storage for FileMap {
         // SAFETY: a key has less words than the field, which is mapped, inside the file, and begins at
         // a multiple of 8.
         Ok(key.is_in(|i| unsafe { word_at(field, 8 * i) }))
+    }
+
+    #[inline]
+    fn fetch(&self, at: u64) {
+        if let Some(block) = self.one(at, block::SIZE) {
+            // Key, size, and the beginning of the value.
+            for line in [0, 128, 192] {
+                // SAFETY: inside the same mapped block.
+                prefetch(unsafe { block.add(line) });
+            }
+        }
     }
 
     #[inline]
@@ -717,6 +744,24 @@ impl Storage for FileMap {
     fn is_file(&self) -> bool {
         true
     }
+}
+
+/// Tells the processor that this address is about to be read.
+#[inline]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
 }
 
 /// The word `from` bytes behind `at`.

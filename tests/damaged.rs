@@ -415,9 +415,11 @@ fn read_only(
         }
         Ok(contents)
     }
-    match open(bytes.to_vec(), false) {
-        Ok(e) => whole(e, bytes, want, counts).map(Ok),
-        Err(Error::Access(_)) => {
+    // That the tables of a clean file are bad comes out when they are first used.
+    let on_the_file = open(bytes.to_vec(), false).and_then(|mut e| Ok((e.is_readable()?, e)));
+    match on_the_file {
+        Ok((true, e)) => whole(e, bytes, want, counts).map(Ok),
+        Ok((false, _)) | Err(Error::Access(_)) => {
             let store = Counted::new(bytes.to_vec());
             store.allow();
             let Ok(over) = Overlay::new(store) else {

@@ -7,6 +7,7 @@ use super::types::*;
 use super::{Whole, code, guard, memory, quick};
 use crate::engine::Position;
 use crate::error::{Error, Result};
+use crate::format::key::Key;
 use crate::format::{block, table};
 use crate::session::{Mode, Request, Session};
 use crate::sys::names;
@@ -308,7 +309,10 @@ pub unsafe extern "C" fn KISSDB_get(
                 // SAFETY: the caller's promise: `bufsize` bytes that are its own.
                 unsafe { std::slice::from_raw_parts_mut(vbuf.cast(), bufsize as usize) }
             };
-            match handle.reads.get(key, buf) {
+            let Some(made) = Key::without_nul(key) else {
+                return Ok(None);
+            };
+            match handle.reads.get(&made, buf) {
                 Some(answer) => Ok(answer),
                 None => {
                     let _whole = Whole::new();
@@ -464,31 +468,34 @@ pub unsafe extern "C" fn KISSDB_Iterator_next(
                 #[allow(clippy::unnecessary_cast)]
                 slot: dbi.h_idx as u64,
             };
-            let mut key = [0; block::KEY_LEN];
+            let size = handle.sizes.key as usize;
+            // SAFETY: the caller's promise: key size bytes that are its own.
+            let key = unsafe { std::slice::from_raw_parts_mut(kbuf.cast::<u8>(), size) };
             let value = || {
                 // SAFETY: the caller's promise: value size bytes that are its own.
                 (!vbuf.is_null()).then(|| unsafe {
                     std::slice::from_raw_parts_mut(vbuf.cast(), handle.sizes.value as usize)
                 })
             };
-            let found = match handle.reads.next(&mut pos, &mut key, value()) {
+            let found = match handle.reads.next(&mut pos, key, value()) {
                 Some(found) => found,
                 None => {
                     let _whole = Whole::new();
-                    handle.with(|s| s.next(&mut pos, &mut key, value()))?
+                    let mut field = [0; block::KEY_LEN];
+                    let found = handle.with(|s| s.next(&mut pos, &mut field, value()))?;
+                    if found {
+                        key.copy_from_slice(&field[..size]);
+                    }
+                    found
                 }
             };
             dbi.h_no = pos.table as _;
             dbi.h_idx = pos.slot as _;
-            Ok(found.then_some((key, handle.sizes.key as usize)))
+            Ok(found)
         })();
         match next {
-            Ok(Some((key, size))) => {
-                // SAFETY: the caller's promise: key size bytes.
-                unsafe { ptr::copy_nonoverlapping(key.as_ptr(), kbuf.cast(), size) };
-                KISSDB_ITERATOR_NEXT_ITEM_FOUND
-            }
-            Ok(None) => KISSDB_ITERATOR_NEXT_ITEM_NOT_FOUND,
+            Ok(true) => KISSDB_ITERATOR_NEXT_ITEM_FOUND,
+            Ok(false) => KISSDB_ITERATOR_NEXT_ITEM_NOT_FOUND,
             Err(e) => code(&e),
         }
     })

@@ -255,10 +255,8 @@ struct Named {
 
 impl<S: Storage> Reader<'_, S> {
     /// As [`Engine::get`]; `None` if it must be asked under the lock.
-    pub fn get(&self, key: &[u8], buf: &mut [u8]) -> Option<Option<usize>> {
-        let Some(key) = &Key::new(key) else {
-            return Some(None);
-        };
+    #[inline]
+    pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
         let hash = key.hash();
         let slot = hash::slot_of(hash, self.sizes.slots);
         let print = print_of(hash);
@@ -283,14 +281,10 @@ impl<S: Storage> Reader<'_, S> {
         (self.stamp(slot)? == stamp).then_some(None)
     }
 
-    /// As [`Engine::next`], but the whole key field is copied into `key`, and `Some(false)` is the
-    /// end; `None` if it must be asked under the lock. `pos` moves as far as it came.
-    pub fn next(
-        &self,
-        pos: &mut Position,
-        key: &mut [u8; KEY_LEN],
-        buf: Option<&mut [u8]>,
-    ) -> Option<bool> {
+    /// As [`Engine::next`], but `key` receives as much of the key field as it has room for, and
+    /// `Some(false)` is the end; `None` if it must be asked under the lock. `pos` moves as far as it
+    /// came.
+    pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
         loop {
             let count = self.index.count.load(Acquire);
             let t = usize::try_from(pos.table).ok()?;
@@ -315,11 +309,12 @@ impl<S: Storage> Reader<'_, S> {
             };
             let print = self.index.get(slot, t);
             // The same print in an earlier table may be the same key, which then counts there.
-            if print < FIRST_PRINT || self.index.search(slot, 0, print) != Some(t) {
+            if print < FIRST_PRINT || (t > 0 && self.index.search(slot, 0, print) != Some(t)) {
                 return None;
             }
             let field = named.block + block::KEY as u64;
-            self.store.read(field, key).ok()?;
+            let room = key.len().min(KEY_LEN);
+            self.store.read(field, &mut key[..room]).ok()?;
             if let Some(buf) = buf {
                 let n = self.value(&named, buf)?.min(buf.len());
                 buf[n..].fill(0);

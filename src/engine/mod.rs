@@ -216,7 +216,7 @@ impl Pair {
         live(Side::A) && live(Side::B)
     }
 
-    /// Whether both copies have the same key, and zeros behind key and value.
+    /// Whether both copies have the same key, this table's number, and zeros behind key and value.
     pub fn is_tidy(&self, table: usize) -> bool {
         let [a, b] = &self.blocks;
         let numbers = [a.table(), b.table()];

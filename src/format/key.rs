@@ -14,8 +14,13 @@ pub struct Key<'a> {
 
 impl<'a> Key<'a> {
     /// `None` if these bytes can't be a key.
-    #[inline]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        Self::without_nul(bytes).filter(|key| !key.bytes.contains(&0))
+    }
+
+    /// The same for bytes of which somebody knows that none is 0: those of a C string.
+    #[inline]
+    pub fn without_nul(bytes: &'a [u8]) -> Option<Self> {
         if bytes.is_empty() || bytes.len() >= KEY_LEN {
             return None;
         }
@@ -25,17 +30,12 @@ impl<'a> Key<'a> {
             Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
             None => rest.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b)),
         };
-        // In the last word only the bytes that there are may not be 0.
-        let padding = u64::MAX << (8 * rest.len());
-        let mut nul = has_zero(last | padding);
         let mut hash = hash::Djb2::new();
         for word in whole {
-            let word = u64::from_le_bytes(*word);
-            nul |= has_zero(word);
-            hash.eight(word);
+            hash.eight(u64::from_le_bytes(*word));
         }
         let hash = hash.end(last, rest.len());
-        (!nul).then_some(Self { bytes, last, hash })
+        Some(Self { bytes, last, hash })
     }
 
     /// The key.
@@ -57,10 +57,6 @@ impl<'a> Key<'a> {
         let same = |(i, w): (usize, &[u8; 8])| word(i) == u64::from_le_bytes(*w);
         whole.iter().enumerate().all(same) && word(whole.len()) & behind == self.last
     }
-}
-
-fn has_zero(word: u64) -> bool {
-    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080 != 0
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::engine::{Engine, Position, Snapshot};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
 use crate::format::block::KEY_LEN;
+use crate::format::key::Key;
 use crate::log;
 use crate::sys::file::{File, FileMap, Owner};
 use crate::sys::sem::Sem;
@@ -384,7 +385,10 @@ impl Session {
 
     /// See [`Engine::get`].
     pub fn get(&mut self, key: &[u8], buf: &mut [u8]) -> Result<Option<usize>> {
-        match self.reads.get(key, buf) {
+        let Some(made) = Key::new(key) else {
+            return Ok(None);
+        };
+        match self.reads.get(&made, buf) {
             Some(answer) if !self.is_inherited() => Ok(answer),
             _ => {
                 self.is_no_closer();

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::engine::Position;
 use crate::engine::index::{Index, Reader};
 use crate::format::Sizes;
-use crate::format::block::KEY_LEN;
+use crate::format::key::Key;
 use crate::sys::file::FileMap;
 use crate::sys::published::Published;
 use crate::sys::sem::Sem;
@@ -91,18 +91,13 @@ impl Reads {
 
     /// As [`super::Session::get`].
     #[inline]
-    pub fn get(&self, key: &[u8], buf: &mut [u8]) -> Option<Option<usize>> {
+    pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
         self.with(|reader| reader.get(key, buf))
     }
 
-    /// As [`super::Session::next`], but the key field is copied into `key`; `Some(false)` is the end.
+    /// As [`super::Session::next`], but `key` receives as much of the key field as it has room for; `Some(false)` is the end.
     #[inline]
-    pub fn next(
-        &self,
-        pos: &mut Position,
-        key: &mut [u8; KEY_LEN],
-        buf: Option<&mut [u8]>,
-    ) -> Option<bool> {
+    pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
         self.with(|reader| reader.next(pos, key, buf))
     }
 }

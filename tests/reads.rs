@@ -1,0 +1,231 @@
+//! Reads beside writers: what a get or an iteration answers was there at one moment.
+//!
+//! What happened: while one program stored settings, others read them. A read copies a value without waiting for the
+//! writer. What a user must never see: half of one value and half of another, a value that is older than one that he
+//! has seen before, no value for a key that was there all the time, or the value of another key.
+//!
+//! Writers overwrite, delete and put again, through handles of their own that they open and close, so that records are
+//! used again for other keys and the file is settled under the readers. Each value tells which key it belongs to and how
+//! often that was changed, and is filled with bytes that follow from both.
+//!
+//! `KISSDB_READS_MS` says for how long, 2500 in each scenario unless told.
+
+#[path = "support/procs.rs"]
+mod procs;
+mod support;
+
+use procs::{Rng, number};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use support::Scratch;
+use support::ffi::{self, Plain, RDONLY, RDWR, SETTINGS};
+
+/// Keys that are there all the time; keys that come and go.
+const STEADY: u64 = 24;
+const BLINKING: u64 = 12;
+
+/// All keys are of a few slots, so that they share chains and the places of deleted ones.
+fn keys() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let slot = |key: &[u8]| {
+        let hash = |h: u64, b: &u8| h.wrapping_mul(33).wrapping_add(u64::from(*b));
+        key.iter().fold(5381, hash) % 510
+    };
+    let of_slots = |stem: &str, n: u64| -> Vec<Vec<u8>> {
+        let all = (0..).map(|i| format!("/{stem}/{i}").into_bytes());
+        all.filter(|k| slot(k) < 3).take(n as usize).collect()
+    };
+    (of_slots("steady", STEADY), of_slots("blinking", BLINKING))
+}
+
+/// The `n`-th value of a key: its name, the number, and bytes of both, in lengths that span one sector and several.
+fn value(key: &[u8], n: u64) -> Vec<u8> {
+    let mut v = vec![key.len() as u8];
+    v.extend(key);
+    v.extend(n.to_le_bytes());
+    let len = [10, 64, 700, 3000, 5000][(n % 5) as usize];
+    v.extend((0..len).map(|i| (n as u8) ^ (i as u8).wrapping_mul(31)));
+    v
+}
+
+/// The number of a value that `key` can have; panics if it is none.
+fn judge(key: &[u8], found: &[u8]) -> u64 {
+    let name = key.escape_ascii();
+    let n = 1 + key.len();
+    assert_eq!(
+        found.get(1..n),
+        Some(key),
+        "{name}: the value of another key"
+    );
+    let number = u64::from_le_bytes(found[n..n + 8].try_into().expect("8 bytes"));
+    assert!(found == value(key, number), "{name}: a torn value");
+    number
+}
+
+struct Stage {
+    scratch: Scratch,
+    over: AtomicBool,
+    reads: AtomicU64,
+}
+
+impl Stage {
+    fn path(&self) -> std::path::PathBuf {
+        self.scratch.db("reads.db")
+    }
+
+    /// Overwrites, deletes and puts until it is over; each life of its handle has `calls` of them. Only one writer has
+    /// the numbers of a key.
+    fn write(&self, path: &Path, calls: u64, mine: impl Fn(u64) -> bool, seed: u64) {
+        let (steady, blinking) = keys();
+        let mut rng = Rng(seed);
+        let mut numbers = BTreeMap::new();
+        while !self.over.load(Relaxed) {
+            let db = Plain::opened(path, RDWR, SETTINGS).expect("opens");
+            for _ in 0..rng.below(calls) {
+                let (n, both) = (rng.below(STEADY), rng.below(BLINKING));
+                if rng.one_in(3) && mine(both) {
+                    let key = &blinking[both as usize];
+                    if rng.one_in(2) {
+                        let rc = db.delete(key).0;
+                        assert!(rc == 0 || rc == 1, "delete: {rc}");
+                    } else {
+                        let number = numbers.entry(key.clone()).or_insert(0u64);
+                        *number += 1;
+                        assert_eq!(db.put(key, &value(key, *number)).0, 0);
+                    }
+                } else if mine(n) {
+                    let key = &steady[n as usize];
+                    let number = numbers.entry(key.clone()).or_insert(0);
+                    *number += 1;
+                    assert_eq!(db.put(key, &value(key, *number)).0, 0);
+                }
+            }
+            assert_eq!(db.close(), 0);
+        }
+    }
+
+    /// Gets and iterates until it is over.
+    fn read(&self, db: &Plain, seed: u64) {
+        let (steady, blinking) = keys();
+        let mut rng = Rng(seed);
+        let mut seen = BTreeMap::new();
+        let mut judge = |key: &[u8], found: &[u8]| {
+            let number = judge(key, found);
+            let last = seen.insert(key.to_vec(), number);
+            let name = key.escape_ascii();
+            assert!(
+                last.is_none_or(|l| l <= number),
+                "{name}: {last:?}, then {number}"
+            );
+            self.reads.fetch_add(1, Relaxed);
+        };
+        while !self.over.load(Relaxed) {
+            for _ in 0..200 {
+                let key = &steady[rng.below(STEADY) as usize];
+                let found = db.get(key);
+                let found = found.unwrap_or_else(|rc| panic!("{}: {rc}", key.escape_ascii()));
+                judge(key, &found);
+                let key = &blinking[rng.below(BLINKING) as usize];
+                match db.get(key) {
+                    Ok(found) => judge(key, &found),
+                    Err(rc) => assert_eq!(rc, 1, "{}", key.escape_ascii()),
+                }
+                assert_eq!(db.get(b"/never"), Err(1));
+            }
+            let mut times = BTreeMap::new();
+            for (key, mut buffer) in db.pairs().expect("iterates") {
+                // A value ends where its key says, behind it there are zeros.
+                let number =
+                    u64::from_le_bytes(buffer[1 + key.len()..][..8].try_into().expect("8"));
+                let len = value(&key, number).len();
+                assert!(buffer[len..SETTINGS.value as usize].iter().all(|&b| b == 0));
+                buffer.truncate(len);
+                judge(&key, &buffer);
+                *times.entry(key).or_insert(0) += 1;
+            }
+            for key in &steady {
+                assert_eq!(times.get(key), Some(&1), "{}", key.escape_ascii());
+            }
+        }
+    }
+}
+
+/// A database with all steady keys; `play` runs until the time is over.
+fn stage(play: impl FnOnce(&Stage)) {
+    let stage = Stage {
+        scratch: Scratch::new(),
+        over: AtomicBool::new(false),
+        reads: AtomicU64::new(0),
+    };
+    let db = Plain::opened(&stage.path(), ffi::RWCREAT, SETTINGS).expect("opens");
+    for key in keys().0 {
+        assert_eq!(db.put(&key, &value(&key, 0)).0, 0);
+    }
+    assert_eq!(db.close(), 0);
+    play(&stage);
+    let db = Plain::opened(&stage.path(), RDONLY, SETTINGS).expect("opens");
+    for key in keys().0 {
+        judge(&key, &db.get(&key).expect("is there"));
+    }
+    assert_eq!(db.close(), 0);
+    assert_eq!(stage.scratch.objects(), [""; 0]);
+    let reads = stage.reads.load(Relaxed);
+    println!("{reads} reads");
+    assert!(reads > 100, "the readers hardly came to read");
+}
+
+/// Ends the play when the time is over or a thread has panicked.
+fn wait(stage: &Stage, threads: &[std::thread::ScopedJoinHandle<()>]) {
+    let end = Instant::now() + Duration::from_millis(number("KISSDB_READS_MS", 2500));
+    while Instant::now() < end && !threads.iter().any(|t| t.is_finished()) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stage.over.store(true, Relaxed);
+}
+
+#[test]
+fn values_are_of_one_moment() {
+    // Two writers whose handles live long, two readers with a handle each, and two that share one that may write.
+    stage(|stage| {
+        let path = &stage.path();
+        let shared = Plain::opened(path, RDWR, SETTINGS).expect("opens");
+        std::thread::scope(|s| {
+            let shared = &shared;
+            let mut threads = Vec::new();
+            for w in 0..2 {
+                threads.push(s.spawn(move || stage.write(path, 20_000, |n| n % 2 == w, 100 + w)));
+            }
+            for r in 0..2 {
+                threads.push(s.spawn(move || {
+                    let db = Plain::opened(path, RDONLY, SETTINGS).expect("opens");
+                    stage.read(&db, 200 + r);
+                    assert_eq!(db.close(), 0);
+                }));
+                threads.push(s.spawn(move || stage.read(shared, 300 + r)));
+            }
+            wait(stage, &threads);
+        });
+        assert_eq!(shared.close(), 0);
+    });
+}
+
+#[test]
+fn a_file_is_settled_under_its_readers() {
+    // The only writer opens and closes all the time: its close brings the other copies up to date and empties deleted
+    // ones, in records that readers may be about to copy.
+    stage(|stage| {
+        let path = &stage.path();
+        std::thread::scope(|s| {
+            let mut threads = vec![s.spawn(move || stage.write(path, 40, |_| true, 400))];
+            for r in 0..3 {
+                threads.push(s.spawn(move || {
+                    let db = Plain::opened(path, RDONLY, SETTINGS).expect("opens");
+                    stage.read(&db, 500 + r);
+                    assert_eq!(db.close(), 0);
+                }));
+            }
+            wait(stage, &threads);
+        });
+    });
+}

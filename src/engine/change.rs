@@ -310,7 +310,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             .store(at + block::CHECKSUM as u64, u64::from(sum))?;
         let word = Word::tagged(side, self.epoch(), sum);
         self.store.store(place.at + 16, word.0)?;
-        self.index.set_block(place.index, place.table, at);
+        self.index
+            .set_pair(place.index, place.table, place.pair, side);
         self.end_intent();
         Ok(())
     }

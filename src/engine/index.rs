@@ -105,9 +105,9 @@ pub struct Index {
     tables: Chunks<AtomicU64>,
     /// For each slot a row of fingerprints of the chunk's tables.
     rows: Chunks<AtomicU64>,
-    /// In the same order where the current block of each pair was when the index last saw it, in pages;
-    /// 0: it has not. A hint: what is fetched early.
-    blocks: Chunks<AtomicU32>,
+    /// In the same order the pairs: twice their offset in pages, plus 1 if copy B was current when the
+    /// index last saw it; 0: nothing is known. A hint: what is fetched early.
+    pairs: Chunks<AtomicU32>,
     /// For each slot [`State::changes`] when its row was made, if all in it is sure.
     made: Box<[AtomicU64]>,
 }
@@ -125,7 +125,7 @@ impl Index {
             count: AtomicUsize::new(0),
             tables: [const { OnceLock::new() }; CHUNKS],
             rows: [const { OnceLock::new() }; CHUNKS],
-            blocks: [const { OnceLock::new() }; CHUNKS],
+            pairs: [const { OnceLock::new() }; CHUNKS],
             made: made.into_boxed_slice(),
         })
     }
@@ -149,7 +149,7 @@ impl Index {
         for (t, &at) in tables.iter().enumerate().skip(self.count.load(Relaxed)) {
             let (c, n) = (chunk_of(t), chunk_len(chunk_of(t)));
             chunk(&self.rows, c, self.slots as usize * (n / LANES))?;
-            chunk(&self.blocks, c, self.slots as usize * n)?;
+            chunk(&self.pairs, c, self.slots as usize * n)?;
             chunk(&self.tables, c, n)?[t - chunk_start(c)].store(at, Relaxed);
             for slot in 0..self.slots {
                 self.set(slot, t, UNUSED);
@@ -187,17 +187,26 @@ impl Index {
         }
     }
 
-    fn block(&self, slot: u16, t: usize) -> Option<&AtomicU32> {
+    fn pair(&self, slot: u16, t: usize) -> Option<&AtomicU32> {
         let c = chunk_of(t);
         let n = slot as usize * chunk_len(c) + t - chunk_start(c);
-        self.blocks.get(c)?.get()?.get(n)
+        self.pairs.get(c)?.get()?.get(n)
     }
 
-    /// Remembers which block of a slot is current.
-    pub(crate) fn set_block(&self, slot: u16, t: usize, at: u64) {
-        if let Some(block) = self.block(slot, t) {
-            block.store(u32::try_from(at / PAGE).unwrap_or(0), Relaxed);
+    /// Remembers the pair of a slot, and which copy is current.
+    pub(crate) fn set_pair(&self, slot: u16, t: usize, pair: u64, side: Side) {
+        if let Some(word) = self.pair(slot, t) {
+            let pages = u32::try_from(pair / PAGE * 2).unwrap_or(0);
+            word.store(pages | u32::from(side == Side::B), Relaxed);
         }
+    }
+
+    /// Where the block probably is that a slot names, and the other one.
+    pub(crate) fn blocks(&self, slot: u16, t: usize) -> Option<(u64, u64)> {
+        let word = self.pair(slot, t)?.load(Relaxed);
+        let pair = u64::from(word / 2) * PAGE;
+        let side = if word % 2 == 0 { Side::A } else { Side::B };
+        (pair != 0).then(|| (side.offset(pair), side.other().offset(pair)))
     }
 
     /// The first table from `from` on where this fingerprint is.
@@ -302,6 +311,11 @@ impl<S: Storage> Reader<'_, S> {
             }
             let slot = pos.slot as u16;
             self.fetch(slot.saturating_add(AHEAD), t);
+            if self.is_unused(slot, t) {
+                // For such a slot perhaps no row was ever made.
+                pos.slot += 1;
+                continue;
+            }
             let stamp = self.stamp(slot)?;
             let Some(named) = self.named(slot, t)? else {
                 pos.slot += 1;
@@ -330,8 +344,8 @@ impl<S: Storage> Reader<'_, S> {
     /// Slot and block are in different places, and both far from the processor: the block is fetched while
     /// the slot is asked which one it is.
     fn fetch(&self, slot: u16, t: usize) {
-        if let Some(block) = self.index.block(slot, t) {
-            self.store.fetch(u64::from(block.load(Relaxed)) * PAGE);
+        if let Some((block, _)) = self.index.blocks(slot, t) {
+            self.store.fetch(block);
         }
     }
 
@@ -344,6 +358,14 @@ impl<S: Storage> Reader<'_, S> {
         };
         let made = self.index.made.get(slot as usize)?.load(Acquire);
         (made == changes && self.index.layout.load(Acquire) == stamp.layout).then_some(stamp)
+    }
+
+    fn is_unused(&self, slot: u16, t: usize) -> bool {
+        let table = self.index.table(t);
+        let found = table.and_then(|t| self.store.load_slot(table::slot_offset(t, slot)).ok());
+        fence(Acquire);
+        let layout = self.state.layout.load(Relaxed);
+        found.is_some_and(|slot| slot.is_unused()) && self.index.layout.load(Relaxed) == layout
     }
 
     /// The block that a slot names; `Some(None)` if it is not live.
@@ -419,7 +441,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 sure &= print != UNSURE;
                 self.index.set(slot, t, print);
                 let side = place.slot.word.side();
-                self.index.set_block(slot, t, side.offset(place.pair));
+                self.index.set_pair(slot, t, place.pair, side);
                 t += 1;
             }
             if self.changes(slot) != changes
@@ -490,8 +512,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             && place.table < self.index.count.load(Relaxed)
         {
             self.index.set(place.index, place.table, print);
-            let block = slot.word.side().offset(slot.a.unsigned_abs());
-            self.index.set_block(place.index, place.table, block);
+            let pair = slot.a.unsigned_abs();
+            self.index
+                .set_pair(place.index, place.table, pair, slot.word.side());
             self.rows[n] = before.wrapping_add(1);
             if self.index.made[n].load(Relaxed) == before {
                 self.index.made[n].store(before.wrapping_add(1), Release);

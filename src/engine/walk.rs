@@ -253,7 +253,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         // In B's place a copy A may lie, whose bytes are as good: B it is not.
         let alone = a && !b;
         let stray = !named(&pair);
-        if !alone && !(b && stray) {
+        if !(alone || b && stray) {
             return Ok(false);
         }
         for q in [p + PAGE, p + 2 * PAGE, p + 3 * PAGE] {

@@ -19,8 +19,37 @@ struct Base {
     len: u64,
     bytes: [u8; header::SIZE],
     sizes: Option<Sizes>,
-    tables: Vec<(u64, RawTable)>,
+    tables: Vec<Table>,
     link: Option<Finding>,
+}
+
+/// What is remembered of a table; a file can be full of them.
+struct Table {
+    at: u64,
+    /// How many delimiters are there.
+    delimiters: usize,
+    /// Its checksum field.
+    mark: u64,
+    /// Whether that is its checksum.
+    right: bool,
+    zero: bool,
+    /// The link in the original's place, and in the other place of tables with fewer slots.
+    links: (u64, u64),
+}
+
+impl Table {
+    fn new(at: u64, raw: &RawTable, sizes: Sizes) -> Self {
+        let link = |i: u16| raw.slot(i).a as u64;
+        let last = table::SLOTS as u16;
+        Self {
+            at,
+            delimiters: raw.delimiters(),
+            mark: raw.mark(),
+            right: raw.checksum() == raw.mark(),
+            zero: raw.is_zero(),
+            links: (link(last), link(sizes.slots.min(last))),
+        }
+    }
 }
 
 impl Inspector {
@@ -40,7 +69,7 @@ impl Inspector {
             life: life(&header, &base.tables),
             in_use: self.in_use,
             unsure: self.in_use && self.user.is_none(),
-            tables: base.tables.iter().map(|t| t.0).collect(),
+            tables: base.tables.iter().map(|t| t.at).collect(),
             chains: Vec::new(),
             live: 0,
             deleted: 0,
@@ -73,8 +102,8 @@ impl Inspector {
             report.chains = vec![super::Chain::default(); usize::from(sizes.slots)];
         } else {
             judge.findings.extend(base.link.clone());
-            for (n, (at, raw)) in base.tables.iter().enumerate() {
-                judge.table(n, *at, raw);
+            for (n, t) in base.tables.iter().enumerate() {
+                judge.table(n, t);
             }
             self.chains(&base, &mut judge, &mut report, &mut progress)?;
         }
@@ -91,13 +120,13 @@ impl Inspector {
                 "records, but no table: neither of its delimiters is there",
             );
         }
-        if let [(at, only)] = &base.tables[..]
-            && only.is_zero()
+        if let [only] = &base.tables[..]
+            && only.zero
             && judge.findings.iter().any(|f| f.rule == Rule::LooseRecord)
         {
             judge.find(
                 Rule::TableZero,
-                *at,
+                only.at,
                 None,
                 "the table is all zero although there are records",
             );
@@ -143,7 +172,7 @@ impl Inspector {
     fn follow_links(&self, sizes: Sizes, base: &mut Base) -> Result<()> {
         let (mut at, mut from) = (PAGE, 0);
         loop {
-            let last = base.tables.last().map(|t| t.0);
+            let last = base.tables.last().map(|t| t.at);
             let inside = at
                 .checked_add(table::SIZE)
                 .is_some_and(|end| end <= base.len);
@@ -158,7 +187,7 @@ impl Inspector {
                 let none = raw.delimiters() == 0;
                 if !none {
                     base.tables.try_reserve(1).map_err(|_| Error::Memory)?;
-                    base.tables.push((at, raw));
+                    base.tables.push(Table::new(at, &raw, sizes));
                 }
                 none.then_some("to something that is no table")
             };
@@ -177,11 +206,11 @@ impl Inspector {
                 }
                 return Ok(());
             }
-            let Some((here, raw)) = base.tables.last() else {
+            let Some(here) = base.tables.last() else {
                 return Ok(());
             };
-            let (next, other) = links(raw, sizes);
-            from = table::slot_offset(*here, table::SLOTS as u16);
+            let (next, other) = here.links;
+            from = table::slot_offset(here.at, table::SLOTS as u16);
             at = if next == 0 { other } else { next };
             if at == 0 {
                 return Ok(());
@@ -412,8 +441,9 @@ impl Inspector {
             };
             me.follow_links(sizes, &mut base)?;
             let mut taken: Vec<(u64, u64)> = Vec::new();
-            for (at, raw) in &base.tables {
-                taken.push((*at, table::SIZE));
+            for t in &base.tables {
+                let raw = me.table(t.at)?;
+                taken.push((t.at, table::SIZE));
                 let slots = (0..sizes.slots).map(|i| raw.slot(i));
                 taken.extend(slots.filter_map(|s| s.pair(base.len)).map(|at| (at, PAIR)));
             }
@@ -440,18 +470,6 @@ impl Report {
     }
 }
 
-/// The link of a table: the original's place, and the other one of tables with fewer slots.
-fn links(raw: &RawTable, sizes: Sizes) -> (u64, u64) {
-    let link = |i: u16| raw.slot(i).a as u64;
-    let last = table::SLOTS as u16;
-    let other = if sizes.slots < last {
-        link(sizes.slots)
-    } else {
-        link(last)
-    };
-    (link(last), other)
-}
-
 /// Bytes from `at` to the end of its page, or to `to`.
 fn page_rest(at: u64, to: u64) -> u64 {
     (PAGE - at % PAGE).min(to - at)
@@ -463,8 +481,8 @@ fn odd_pair(slot: Slot, len: u64) -> Option<u64> {
     (agrees && at > PAGE && at.checked_add(PAIR)? <= len).then_some(at)
 }
 
-fn life(header: &Fields, tables: &[(u64, RawTable)]) -> Life {
-    match tables.first().map(|(_, raw)| raw.mark()) {
+fn life(header: &Fields, tables: &[Table]) -> Life {
+    match tables.first().map(|t| t.mark) {
         Some(table::MARK) => Life::Open,
         Some(table::REBUILDING) => Life::Stale,
         _ if header.is_closed() || !(header.magic && header.version) => Life::Closed,
@@ -576,24 +594,24 @@ impl Judge {
         self.find(Rule::NotClosed, header::CLOSE_FAILED, None, detail);
     }
 
-    fn table(&mut self, n: usize, at: u64, raw: &RawTable) {
+    fn table(&mut self, n: usize, t: &Table) {
         self.placed.push(Placed {
-            at,
+            at: t.at,
             len: table::SIZE,
             part: Part::Table,
         });
-        if raw.delimiters() != 2 {
+        if t.delimiters != 2 {
             let detail = format!("a delimiter of table {n} is wrong");
-            self.find(Rule::TableDelimiter, at, None, detail);
+            self.find(Rule::TableDelimiter, t.at, None, detail);
         }
-        let (next, other) = links(raw, self.sizes);
+        let (next, other) = t.links;
         if next != other {
             let detail = format!("table {n} has two links, {next:#x} and {other:#x}");
-            self.find(Rule::LinkTwice, at, None, detail);
+            self.find(Rule::LinkTwice, t.at, None, detail);
         }
-        if self.life == Life::Closed && raw.checksum() != raw.mark() {
+        if self.life == Life::Closed && !t.right {
             let detail = format!("the checksum of table {n} is wrong");
-            self.find(Rule::TableChecksum, at + table::CHECKSUM, None, detail);
+            self.find(Rule::TableChecksum, t.at + table::CHECKSUM, None, detail);
         }
     }
 }

@@ -221,23 +221,25 @@ impl Bare {
             Meter::new(Clock::of(&self.shape)),
             Meter::new(Clock::of(&self.shape)),
         );
+        let keys = self.shape.keys;
+        let times = (500 / keys).max(1);
         while bare.wants_more() {
             bare.time(|| {
-                for at in 0..self.shape.keys {
+                for at in (0..times).flat_map(|_| 0..keys) {
                     self.map.read(at * PAIR + KEY, &mut key);
                     black_box(&key);
                 }
-                self.shape.keys
+                times * keys
             });
             full.time(|| {
-                for at in 0..self.shape.keys {
+                for at in (0..times).flat_map(|_| 0..keys) {
                     self.map.read(at * PAIR + KEY, &mut key);
                     let (used, rest) = value.split_at_mut(self.shape.value);
                     self.map.read(at * PAIR + VALUE, used);
                     rest.fill(0);
                     black_box((&key, &value));
                 }
-                self.shape.keys
+                times * keys
             });
         }
         vec![

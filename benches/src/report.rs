@@ -357,6 +357,15 @@ pub fn machine() -> BTreeMap<String, String> {
         fs::read_to_string("/proc/sys/kernel/osrelease").ok(),
     );
     note("system", line("/etc/os-release", "PRETTY_NAME"));
+    let revision = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output();
+    note(
+        "revision",
+        revision
+            .ok()
+            .and_then(|ran| String::from_utf8(ran.stdout).ok()),
+    );
     note(
         "load at the start",
         fs::read_to_string("/proc/loadavg").ok(),

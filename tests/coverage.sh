@@ -13,20 +13,19 @@ rm -f "$out"/*.profraw
 # Only this project is instrumented.
 printf '#!/bin/sh\nrustc=$1; shift\nexec "$rustc" "$@" -Cinstrument-coverage -Copt-level=1\n' > "$out/rustc"
 chmod +x "$out/rustc"
-# shellcheck disable=SC2068
+# shellcheck disable=SC2068,SC2086
 programs=$(RUSTC_WORKSPACE_WRAPPER="$out/rustc" cargo test --profile checked --no-run --lib $(printf -- '--test %s ' ${tests[@]}) 2>&1 |
     tee "$out/build.log" | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 export LLVM_PROFILE_FILE=$out/%4m.profraw
 objects=()
 for program in $programs; do
     KISSDB_KILLS=${KISSDB_KILLS:-200} KISSDB_HOLDERS=50 KISSDB_HISTORIES=${KISSDB_HISTORIES:-150} "$program" || echo "$program: failed" >&2
-    objects+=(--object "$program")
+    # The first one without the word.
+    objects+=(${objects:+--object} "$program")
 done
 "$tools/llvm-profdata" merge --sparse "$out"/*.profraw -o "$out/all.profdata"
 files=$(find src/engine src/session src/sys -name '*.rs' ! -name tests.rs)
-# shellcheck disable=SC2086
 "$tools/llvm-cov" report "${objects[@]}" --instr-profile "$out/all.profdata" $files
-# shellcheck disable=SC2086
 "$tools/llvm-cov" show "${objects[@]}" --instr-profile "$out/all.profdata" $files |
     awk '/^\/.*:$/ { file = $0 } /^ *[0-9]+\| *0\|/ { print file $0 }' > "$out/missed"
 wc -l "$out/missed"

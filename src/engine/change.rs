@@ -119,17 +119,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !self.doubtful {
             return Ok(some);
         }
+        let mut seen: Vec<[u8; block::KEY_LEN]> = Vec::new();
         for t in 0..self.tables.len() {
             let place = self.place(t, slot)?;
-            if place.pair == 0 || place.slot.is_deleted() || self.is_checked(place.pair) {
+            if place.pair == 0 || place.slot.is_deleted() {
                 continue;
             }
             let pair = self.pair_of(&place)?;
             let outcome = pair.outcome(Some(place.slot.word));
-            let as_said = outcome == Outcome::Live(place.slot.word.side())
-                && !pair.is_unfinished(outcome)
-                && !pair.is_foreign(outcome, slot, self.sizes);
-            if as_said || outcome == Outcome::Damaged {
+            if outcome == Outcome::Damaged {
                 continue;
             }
             if pair.is_foreign(outcome, slot, self.sizes) {
@@ -137,14 +135,32 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.recover(false)?;
                 return Ok(true);
             }
-            self.rearrange();
+            let mut twice = false;
             if let Outcome::Live(side) = outcome {
-                self.finish(&pair, outcome)?;
-                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
-                self.store.store(place.at + 16, word.0)?;
-            } else {
-                let sum = pair.verdict(place.slot.word.side()).sum;
-                self.write_deleted(&place, sum)?;
+                let name = pair.block(side).key();
+                let mut key = [0; block::KEY_LEN];
+                key[..name.len()].copy_from_slice(name);
+                // The first counts; a second one was found by nobody here.
+                twice = seen.contains(&key);
+                seen.try_reserve(1).map_err(|_| Error::Memory)?;
+                seen.push(key);
+            }
+            let as_said = outcome == Outcome::Live(place.slot.word.side());
+            if as_said && !twice && !pair.is_unfinished(outcome) {
+                continue;
+            }
+            self.settle_epoch(&place)?;
+            self.rearrange();
+            match outcome {
+                Outcome::Live(side) if !twice => {
+                    self.finish(&pair, outcome)?;
+                    let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
+                    self.store.store(place.at + 16, word.0)?;
+                }
+                _ => {
+                    let sum = pair.verdict(place.slot.word.side()).sum;
+                    self.write_deleted(&place, sum)?;
+                }
             }
             some = true;
         }

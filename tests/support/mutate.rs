@@ -66,10 +66,44 @@ pub struct Damaged {
     pub told: Vec<String>,
 }
 
+/// What is to be done to which file.
+#[derive(Debug)]
+pub struct Damage {
+    /// Number of the file, modulo how many there are.
+    pub file: u64,
+    /// A seed for each change.
+    pub changes: Vec<u64>,
+    /// 0: checksums are put right afterwards, 1: the words of slots as well.
+    pub fix: u64,
+    pub fix_seed: u64,
+}
+
+impl Damage {
+    pub fn of(seed: u64, files: usize) -> Damage {
+        let mut rng = Rng(seed);
+        let file = rng.below(files as u64);
+        let count = match rng.below(10) {
+            0..=3 => 1,
+            4..=6 => 2,
+            7..=8 => 3 + rng.below(3),
+            _ => 3 + rng.below(12),
+        };
+        Damage {
+            file,
+            fix: rng.below(4),
+            changes: (1..=count).map(|n| mix(seed ^ n << 48)).collect(),
+            fix_seed: mix(seed ^ 77),
+        }
+    }
+}
+
 /// Does the damage of `seed` to one of the files; bit n of `mask` clear: without the n-th change.
 pub fn damaged(seeds: &[Seed], seed: u64, mask: u32) -> Damaged {
-    let mut rng = Rng(seed);
-    let from = &seeds[rng.below(seeds.len() as u64) as usize];
+    damaged_by(seeds, &Damage::of(seed, seeds.len()), mask)
+}
+
+pub fn damaged_by(seeds: &[Seed], damage: &Damage, mask: u32) -> Damaged {
+    let from = &seeds[damage.file as usize % seeds.len()];
     let mut work = Work {
         bytes: from.bytes.clone(),
         layout: from.layout.clone(),
@@ -77,22 +111,15 @@ pub fn damaged(seeds: &[Seed], seed: u64, mask: u32) -> Damaged {
         rng: Rng(0),
         seeds,
     };
-    let count = match rng.below(10) {
-        0..=3 => 1,
-        4..=6 => 2,
-        7..=8 => 3 + rng.below(3),
-        _ => 3 + rng.below(12),
-    };
-    let fix = rng.below(4);
-    for n in 0..count as u32 {
-        work.rng = Rng(mix(seed ^ u64::from(n + 1) << 48));
+    for (n, &seed) in (0..).zip(&damage.changes) {
+        work.rng = Rng(seed);
         if n >= 31 || mask >> n & 1 != 0 {
             work.change(n);
         }
     }
-    if mask >> 31 != 0 && fix < 2 {
-        work.rng = Rng(mix(seed ^ 77));
-        work.fix_checksums(&from.bytes, fix == 1);
+    if mask >> 31 != 0 && damage.fix < 2 {
+        work.rng = Rng(damage.fix_seed);
+        work.fix_checksums(&from.bytes, damage.fix == 1);
     }
     Damaged {
         bytes: work.bytes,

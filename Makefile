@@ -26,7 +26,7 @@ SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 # In a directory of its own: it has the library built another way, under the same file names.
 COMMAND := $(TARGET)/command$(addprefix /,$(CARGO_BUILD_TARGET))/release/kissdb
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless deb yocto-crates coverage soak clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless deb yocto-crates coverage soak fuzz clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -147,6 +147,17 @@ coverage:
 # Rounds of the long tests over new seeds, until interrupted; ROUNDS=n for n of them. Goes on where it stopped.
 soak:
 	tests/soak.sh
+
+# Damaged files led by coverage, under AddressSanitizer, until interrupted; FUZZ holds options of libFuzzer. The stable
+# compiler does it when told to take an unstable option.
+FUZZ ?= -max_len=55
+fuzz:
+	mkdir -p fuzz/corpus/damage fuzz/artifacts
+	cd fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \
+	    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
+	    $(CARGO) run --release --target x86_64-unknown-linux-gnu --bin damage -- \
+	    corpus/damage -artifact_prefix=artifacts/ $(FUZZ)
 
 # Speed, against other stores and bare loops; peers: liblmdb0 libtokyocabinet9 libtdb1 libgdbm6
 # libsqlite3-0, as many as are installed. ARGS="--quick" takes some minutes, ARGS="--help" tells the rest;

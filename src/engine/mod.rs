@@ -337,8 +337,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Tables or pairs are about to be changed in another way than by a change of one key: what anybody
     /// remembers is void.
     pub(crate) fn rearrange(&mut self) {
-        self.layout = self.st().layout.fetch_add(1, AcqRel) + 1;
+        self.announce();
         self.forget_pairs();
+    }
+
+    /// The same for all but us, who know what we do to the pairs.
+    pub(crate) fn announce(&mut self) {
+        self.layout = self.st().layout.fetch_add(1, AcqRel) + 1;
         // Nothing that follows may be seen before it.
         std::sync::atomic::fence(AcqRel);
     }
@@ -574,7 +579,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         while done < len {
             let n = (len - done).min(PAGE) as usize;
             self.store.read(at + done, &mut page[..n])?;
-            if page[..n].iter().any(|&b| b != 0) {
+            if !crate::format::is_zero(&page[..n]) {
                 return Ok(false);
             }
             done += n as u64;

@@ -36,7 +36,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.touch_all()?;
         }
         self.sync()?;
-        self.rearrange();
+        self.announce();
         let late = self.settle_pairs()?;
         if !late.is_empty() {
             self.sync()?;
@@ -141,21 +141,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if new == 0 {
             return Ok(false);
         }
-        let mut fields = [[0; block::TABLE - block::VALUE_SIZE]; 2];
         let n = (4 + new.max(old)).next_multiple_of(8);
-        let [new, old] = &mut fields;
-        let (new, old) = (&mut new[..n], &mut old[..n]);
         let field = block::VALUE_SIZE as u64;
-        self.store.read(from + field, new)?;
-        self.store.read(to + field, old)?;
-        if new != old {
+        if !self.is_same(from + field, to + field, n)? {
             let first = n.min(SECTOR as usize - block::VALUE_SIZE);
             let sum = self.store.load(from + block::CHECKSUM as u64)?;
             self.store
                 .store(to + block::CHECKSUM as u64, block::WRITING)?;
             for part in [first..n, 0..first] {
                 for at in part.step_by(8) {
-                    self.store.store(to + field + at as u64, u64_at(new, at))?;
+                    let word = self.store.load(from + field + at as u64)?;
+                    self.store.store(to + field + at as u64, word)?;
                 }
             }
             self.store.store(to + block::CHECKSUM as u64, sum)?;
@@ -164,6 +160,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             for side in [Side::A, Side::B] {
                 let at = side.offset(place.pair) + block::END as u64;
                 self.store.store(at, side.delimiters(true).1)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_same(&self, one: u64, other: u64, len: usize) -> Result<bool> {
+        for at in (0..len).step_by(8) {
+            if self.store.load(one + at as u64)? != self.store.load(other + at as u64)? {
+                return Ok(false);
             }
         }
         Ok(true)

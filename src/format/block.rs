@@ -19,7 +19,7 @@
 //! it covers less, down to a part of the value only: there a good checksum does not prove the rest.
 
 use super::checksum::{self, checksum};
-use super::{Sizes, put_u64, u64_at};
+use super::{Sizes, is_zero, put_u64, u64_at};
 
 /// Bytes of a block.
 pub const SIZE: usize = 8192;
@@ -145,7 +145,7 @@ impl RawBlock {
     pub fn is_tidy(&self) -> bool {
         let n = (self.value_size() as usize).min(VALUE_LEN);
         let rest = [KEY + self.key().len()..VALUE_SIZE, VALUE + n..TABLE];
-        rest.into_iter().all(|r| self.0[r].iter().all(|&b| b == 0))
+        rest.into_iter().all(|r| is_zero(&self.0[r]))
     }
 
     /// Computes the checksum anew.
@@ -204,7 +204,7 @@ impl RawBlock {
 
     /// Whether all of the value field is zero.
     pub fn value_is_zero(&self) -> bool {
-        self.0[VALUE..TABLE].iter().all(|&b| b == 0)
+        is_zero(&self.0[VALUE..TABLE])
     }
 
     /// Why [`RawBlock::check`] does not call it good; `None` if it does.

@@ -70,6 +70,13 @@ impl Sizes {
     }
 }
 
+/// Whether all bytes are zero; many at once, which most callers hope for.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<64>();
+    let zero = |chunk: &[u8]| chunk.iter().fold(0, |a, &b| a | b) == 0;
+    chunks.iter().all(|c| zero(c)) && zero(rest)
+}
+
 /// Reads a little-endian `u64` at `at`; 0 where the slice is too short.
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes

@@ -284,15 +284,31 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.grow(used.end())?;
         }
         self.survey()?;
-        for i in 0..self.sizes.slots {
-            for t in 0..self.tables.len() {
-                let place = self.place(t, i)?;
-                if place.slot.is_unused() {
-                    self.close_hole(&place)?;
+        for (t, i) in self.holes()? {
+            let place = self.place(t, i)?;
+            self.close_hole(&place)?;
+        }
+        Ok(())
+    }
+
+    /// Unused slots before a used one of their chain. The tables are read one after the other, the last
+    /// one first.
+    fn holes(&self) -> Result<Vec<(usize, u16)>> {
+        let mut holes = Vec::new();
+        let mut used = [false; table::SLOTS];
+        for (t, &at) in self.tables.iter().enumerate().rev() {
+            let raw = self.raw_table(at)?;
+            for (i, used) in (0..self.sizes.slots).zip(&mut used) {
+                if !raw.slot(i).is_unused() {
+                    *used = true;
+                } else if *used {
+                    holes.try_reserve(1).map_err(|_| Error::Memory)?;
+                    holes.push((t, i));
                 }
             }
         }
-        Ok(())
+        holes.reverse();
+        Ok(holes)
     }
 
     /// Both copies are lost: the place is zeroed, to be used by the next new pair.

@@ -129,3 +129,22 @@ fn a_file_is_not_replaced_under_others_nor_when_it_has_changed() {
     drop(other);
     assert!(db.replace(&mut all, || Ok(())).expect("answers"));
 }
+
+#[test]
+fn keys_longer_than_the_key_size_are_iterated() {
+    // A resource table holds keys of up to 127 bytes, its key size is 64. The iterator of the Rust door cut them off there,
+    // asked for the value of what was left, and passed them over.
+    let dir = Scratch::new();
+    let path = dir.db("a.db");
+    let options = OpenOptions::new().create(true).sizes(510, 64, 212);
+    let mut db = options.open(&path).expect("opens");
+    let keys = [63, 64, 65, 127].map(|n| vec![b'k'; n]);
+    for (key, n) in keys.iter().zip(0u8..) {
+        db.put(key, [n]).expect("puts");
+    }
+    let mut found: Vec<_> = db.iter().collect::<Result<_, _>>().expect("iterates");
+    found.sort();
+    let want = keys.iter().cloned().zip((0u8..).map(|n| vec![n]));
+    assert_eq!(found, want.collect::<Vec<_>>());
+    db.close().expect("closes");
+}

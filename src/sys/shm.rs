@@ -476,14 +476,25 @@ impl Shm {
         self.object().retired.load(Acquire) != 0
     }
 
-    /// The stem of the names that were made with this object.
+    /// The stem of the names that were made with this object. It counts only if it leads here: nothing
+    /// must be made or removed under a name that some garbage spells.
     pub fn stem(&self) -> Vec<u8> {
         let words = self
             .object()
             .stem
             .iter()
             .flat_map(|w| w.load(Relaxed).to_le_bytes());
-        words.take_while(|&b| b != 0).collect()
+        let stem: Vec<u8> = words.take_while(|&b| b != 0).collect();
+        let name = names::shm_name(names::INFO, &stem);
+        let leads_here = || {
+            let path = names::shm_path(&name);
+            path.is_some_and(|p| inode_of(&p) == Some(self.place().1))
+        };
+        if name == self.name || self.is_nameless() || leads_here() {
+            return stem;
+        }
+        let own = self.name.strip_prefix(b"/").unwrap_or(&self.name);
+        own.strip_suffix(names::INFO).unwrap_or(own).to_vec()
     }
 
     /// Nobody uses it any more: its names, and those of `-ht` and the semaphore, are removed. Under

@@ -94,6 +94,28 @@ fn failure_20_leftovers_of_files_that_are_gone() {
 }
 
 #[test]
+fn failure_19_an_object_that_spells_another_name() {
+    // A leftover of this library, whole but for the bytes that say under which path it was made. The next user made its other
+    // objects under that name, and left them behind: a name that might be somebody else's. Fails if anything appears
+    // under it.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    let db = open(&path);
+    let info = object(&path, "-shm-info");
+    let mut bytes = fs::read(&info).expect("the object");
+    close(&db);
+    let stem = path.as_os_str().as_encoded_bytes();
+    let at = bytes.windows(stem.len()).position(|w| w == stem);
+    let at = at.expect("the path in the object");
+    let other = scratch.db("b.db");
+    bytes[at..at + stem.len()].copy_from_slice(other.as_os_str().as_encoded_bytes());
+    fs::write(&info, bytes).expect("an object");
+    works("another name", &scratch, &path);
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+#[test]
 fn failure_19_an_object_of_the_right_size_that_was_not_filled() {
     // The same with an object as large as a whole one: zeros, a hole, or anything. Fails as above.
     let scratch = place();

@@ -129,13 +129,11 @@ static void test_lost_table(void) {
 
     listen_to(KISSDB_LOG_INFO);
     open_plain(&db, path, KISSDB_OPEN_MODE_RWCREAT);
-    /* The tables of a closed file are looked at when they are first needed. */
-    CHECK_EQ(heard.count, 0);
-    uint32_t size = 0;
-    CHECK_EQ(KISSDB_get(&db, "key", NULL, 0, &size), 0);
     CHECK(was_heard(KISSDB_LOG_INFO, path, "recovery begins", "tables are not whole"));
     CHECK(was_heard(KISSDB_LOG_WARNING, path, "table 0 is lost", ""));
     CHECK(was_heard(KISSDB_LOG_INFO, path, "whole walk", "1 tables, 1 pairs"));
+    uint32_t size = 0;
+    CHECK_EQ(KISSDB_get(&db, "key", NULL, 0, &size), 0);
     CHECK_EQ(KISSDB_close(&db), 0);
     CHECK_EQ(kissdb_set_log(NULL, NULL, 0), 0);
 }

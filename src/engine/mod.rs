@@ -297,8 +297,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let marked = self.store.len()? >= PAGE + table::SIZE
             && self.store.load(PAGE + table::CHECKSUM)? == table::MARK;
-        if clean && !marked {
-            // The tables are read when they are needed.
+        if clean && !marked && (self.has_whole_start()? || self.read_clean_tables()?) {
+            // The other tables are read when they are needed.
             self.st().length.store(self.store.len()?, Relaxed);
             self.st().phase.store(phase::CLEAN, Relaxed);
             return Ok(());
@@ -307,6 +307,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Err(Error::Access("the file must be recovered first"));
         }
         self.recover(marked)
+    }
+
+    /// Whether a closed file has no table yet, or a whole first one. That is appended before the flags say
+    /// that the file is being changed, so power can have gone in the middle of it.
+    fn has_whole_start(&self) -> Result<bool> {
+        let len = self.store.len()?;
+        if len < PAGE + table::SIZE {
+            return Ok(len == PAGE);
+        }
+        let raw = self.raw_table(PAGE)?;
+        let sum = crate::format::u64_at(&raw.0, table::CHECKSUM as usize);
+        Ok(raw.delimiters() == 2 && raw.checksum() == sum)
     }
 
     /// The sizes in the file's header.

@@ -4,9 +4,9 @@ use super::storage::{Event, Memory};
 use super::{Engine, Position, State};
 use crate::format::Sizes;
 use crate::format::header::Header;
-use crate::format::put_u64;
 use crate::format::slot::Slot;
 use crate::format::table::RawTable;
+use crate::format::{put_u64, u64_at};
 use std::collections::BTreeMap;
 
 type Mem = Engine<Memory, State>;
@@ -281,4 +281,22 @@ fn a_live_slot_on_a_deleted_pair_is_used_again() {
     let mut e = open(e.store().bytes());
     assert_eq!(all(&mut e).len(), 1);
     assert_eq!(e.store().bytes().len(), 32768, "the same pair");
+}
+
+#[test]
+fn a_torn_first_table_is_mended_by_an_open_and_a_close() {
+    // Power went in the first put of a file's life: half of the first table had reached the medium, the flags
+    // still said that the file was closed. Somebody opened it and closed it without a call; it was
+    // left as it was, clean and with half a table, for the original to find.
+    let mut bytes = empty(128, 8028);
+    bytes.resize(4096 + 12288, 0);
+    put_u64(&mut bytes, 4096, crate::format::table::START_DELIMITER);
+    let mut e = open(bytes);
+    e.settle().expect("closes");
+    let bytes = e.store().bytes();
+    let raw = bytes
+        .get(4096..16384)
+        .map(|t| RawTable(t.to_vec().into_boxed_slice()));
+    assert!(raw.is_none_or(|t| t.delimiters() == 2 && t.checksum() == u64_at(&t.0, 8)));
+    assert_eq!(all(&mut open(bytes)).len(), 0);
 }

@@ -230,3 +230,25 @@ fn a_file_is_settled_under_its_readers() {
         });
     });
 }
+
+#[test]
+fn what_a_handle_remembers_of_a_pair_others_may_change() {
+    // One handle had seen a record whole. Another deleted it and stored it again, which leaves the ends of the record for
+    // the close; the first one closed last and believed that they were as it had seen them: the file said that it was
+    // closed and its record ended as a deleted one.
+    let scratch = Scratch::new();
+    let path = scratch.db("a.db");
+    let db = Plain::opened(&path, ffi::RWCREAT, SETTINGS).expect("opens");
+    assert_eq!(db.put(b"/a", b"1").0, 0);
+    assert_eq!(db.close(), 0);
+    let first = Plain::opened(&path, RDWR, SETTINGS).expect("opens");
+    assert_eq!(first.get(b"/a"), Ok(b"1".to_vec()));
+    let second = Plain::opened(&path, RDWR, SETTINGS).expect("opens");
+    assert_eq!(second.delete(b"/a").0, 0);
+    assert_eq!(second.put(b"/a", b"2").0, 0);
+    assert_eq!(second.close(), 0);
+    assert_eq!(first.get(b"/a"), Ok(b"2".to_vec()));
+    assert_eq!(first.close(), 0);
+    let bytes = std::fs::read(&path).expect("the file");
+    assert_eq!(support::check::check(&bytes, true), [""; 0]);
+}

@@ -124,7 +124,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             {
                 self.set_checked(place.pair, true);
                 self.tidy.set(place.pair, pair.is_tidy(place.table));
-                self.ended.set(place.pair, pair.is_ended());
             }
             // The file is whole but for this record: served, not touched before the chain changes.
             _ if self.st().recovered.load(Relaxed) == 0 => {

@@ -73,8 +73,6 @@ pub struct Engine<S, H> {
     /// Those of them of which both copies have the same key and zeros behind key and value: of these
     /// an overwrite needs to store the value only.
     tidy: Pairs,
-    /// Those of them of which both copies have their end delimiters as well.
-    ended: Pairs,
     /// What is remembered of which key is where, and for each slot [`State::changes`] when its row in
     /// there was made.
     index: Arc<Index>,
@@ -210,12 +208,6 @@ impl Pair {
         }
     }
 
-    /// Whether both copies begin and end as live ones.
-    pub fn is_ended(&self) -> bool {
-        let live = |s: Side| self.block(s).delimiters() == s.delimiters(true);
-        live(Side::A) && live(Side::B)
-    }
-
     /// Whether both copies have the same key, this table's number, and zeros behind key and value.
     pub fn is_tidy(&self, table: usize) -> bool {
         let [a, b] = &self.blocks;
@@ -281,7 +273,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             doubtful: false,
             checked: Pairs::default(),
             tidy: Pairs::default(),
-            ended: Pairs::default(),
             index: Arc::new(Index::new(header.sizes.slots)?),
             rows: Vec::new(),
         };
@@ -640,7 +631,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn forget_pairs(&mut self) {
         self.checked = Pairs::default();
         self.tidy = Pairs::default();
-        self.ended = Pairs::default();
     }
 
     pub(crate) fn is_checked(&self, pair: u64) -> bool {
@@ -651,7 +641,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.checked.set(pair, yes);
         if !yes {
             self.tidy.set(pair, false);
-            self.ended.set(pair, false);
         }
     }
 }

@@ -156,10 +156,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             self.store.store(to + block::CHECKSUM as u64, sum)?;
         }
-        if !self.ended.has(place.pair) {
-            for side in [Side::A, Side::B] {
-                let at = side.offset(place.pair) + block::END as u64;
-                self.store.store(at, side.delimiters(true).1)?;
+        for side in [Side::A, Side::B] {
+            // Another process may have used the pair again, which leaves them for now.
+            let at = side.offset(place.pair) + block::END as u64;
+            let end = side.delimiters(true).1;
+            if self.store.load(at)? != end {
+                self.store.store(at, end)?;
             }
         }
         Ok(true)

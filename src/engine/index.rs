@@ -29,7 +29,7 @@ use crate::format::{PAGE, Sizes, hash, table};
 use std::sync::OnceLock;
 use std::sync::atomic::{
     AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
     fence,
 };
 
@@ -249,7 +249,7 @@ pub struct Reader<'a, S> {
 }
 
 /// What was there when a read began.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Stamp {
     layout: u64,
     changes: u64,
@@ -298,9 +298,8 @@ impl<S: Storage> Reader<'_, S> {
             let count = self.index.count.load(Acquire);
             let t = usize::try_from(pos.table).ok()?;
             if t >= count {
-                let known = self.index.layout.load(Acquire) == self.state.layout.load(Acquire)
-                    && self.state.tables.load(Acquire) == count as u64;
-                return known.then_some(false);
+                let all = self.state.tables.load(Acquire) == count as u64;
+                return (all && self.layout().is_some()).then_some(false);
             }
             if pos.slot >= u64::from(self.sizes.slots) {
                 *pos = Position {
@@ -349,23 +348,29 @@ impl<S: Storage> Reader<'_, S> {
         }
     }
 
+    /// The layout that all that is remembered holds for; `None` if it is void, or somebody has made the
+    /// file longer or cut it off since it was last asked for its length.
+    fn layout(&self) -> Option<u64> {
+        // What was read before must not be read after this.
+        fence(Acquire);
+        let layout = self.state.layout.load(Acquire);
+        let holds = self.index.layout.load(Acquire) == layout
+            && self.store.known_len() >= self.state.length.load(Relaxed);
+        holds.then_some(layout)
+    }
+
     /// `None` if nothing sure is remembered of this slot.
     fn stamp(&self, slot: u16) -> Option<Stamp> {
+        let layout = self.layout()?;
         let changes = self.state.changes.get(slot as usize)?.load(Acquire);
-        let stamp = Stamp {
-            layout: self.state.layout.load(Acquire),
-            changes,
-        };
         let made = self.index.made.get(slot as usize)?.load(Acquire);
-        (made == changes && self.index.layout.load(Acquire) == stamp.layout).then_some(stamp)
+        (made == changes).then_some(Stamp { layout, changes })
     }
 
     fn is_unused(&self, slot: u16, t: usize) -> bool {
         let table = self.index.table(t);
         let found = table.and_then(|t| self.store.load_slot(table::slot_offset(t, slot)).ok());
-        fence(Acquire);
-        let layout = self.state.layout.load(Relaxed);
-        found.is_some_and(|slot| slot.is_unused()) && self.index.layout.load(Relaxed) == layout
+        found.is_some_and(|slot| slot.is_unused()) && self.layout().is_some()
     }
 
     /// The block that a slot names; `Some(None)` if it is not live.
@@ -396,12 +401,6 @@ impl<S: Storage> Reader<'_, S> {
             .load(named.slot + 16)
             .is_ok_and(|w| w == named.word)
             && self.state.layout.load(Relaxed) == stamp.layout
-    }
-}
-
-impl PartialEq for Stamp {
-    fn eq(&self, other: &Self) -> bool {
-        (self.layout, self.changes) == (other.layout, other.changes)
     }
 }
 
@@ -506,7 +505,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let Some(word) = self.st().changes.get(n) else {
             return;
         };
-        let before = word.fetch_add(1, Release);
+        let before = word.fetch_add(1, AcqRel);
         if self.rows.get(n) == Some(&before)
             && self.index.layout.load(Relaxed) == self.layout
             && place.table < self.index.count.load(Relaxed)

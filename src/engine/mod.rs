@@ -307,9 +307,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if len < PAGE + table::SIZE {
             return Ok(len == PAGE);
         }
-        let raw = self.raw_table(PAGE)?;
-        let sum = crate::format::u64_at(&raw.0, table::CHECKSUM as usize);
-        Ok(raw.delimiters() == 2 && raw.checksum() == sum)
+        // Its checksum field is stored before its start delimiter, into the same sector.
+        Ok(self.store.load(PAGE)? == table::START_DELIMITER
+            && self.store.load(PAGE + table::END)? == table::END_DELIMITER)
     }
 
     /// The sizes in the file's header.
@@ -320,16 +320,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The medium.
     pub fn store(&self) -> &S {
         &self.store
-    }
-
-    /// The medium, to be exchanged for one that can do more.
-    pub fn store_mut(&mut self) -> &mut S {
-        &mut self.store
-    }
-
-    /// Lets this handle change the file from now on.
-    pub fn allow_writing(&mut self) {
-        self.writable = true;
     }
 
     /// What this engine remembers, for reads without the lock.

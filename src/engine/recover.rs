@@ -314,6 +314,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Both copies are lost: the place is zeroed, to be used by the next new pair.
     pub(crate) fn drop_pair(&mut self, place: &Place) -> Result<()> {
         self.tell_lost(place.pair);
+        self.announce();
         self.set_checked(place.pair, false);
         self.erase(place.pair, PAIR)?;
         self.write_slot(place, Slot::default(), index::UNUSED)?;

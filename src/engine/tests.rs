@@ -300,3 +300,26 @@ fn a_torn_first_table_is_mended_by_an_open_and_a_close() {
     assert!(raw.is_none_or(|t| t.delimiters() == 2 && t.checksum() == u64_at(&t.0, 8)));
     assert_eq!(all(&mut open(bytes)).len(), 0);
 }
+
+#[test]
+fn a_read_without_the_lock_does_not_miss_what_was_cut_off() {
+    // Somebody cut the file off while it was open, and this process had asked for its length since. The pair read
+    // as zeros, without a fault, and the key that was in it was answered as absent.
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    assert_eq!(e.get(b"a", &mut [0; 8]).expect("reads"), Some(1));
+    let key = crate::format::key::Key::new(b"a").expect("a key");
+    let read = |e: &Mem| {
+        let reader = super::index::Reader {
+            index: e.index(),
+            store: e.store(),
+            state: e.st(),
+            sizes: e.sizes(),
+        };
+        reader.get(&key, &mut [0; 8])
+    };
+    assert_eq!(read(&e), Some(Some(1)));
+    super::Storage::truncate(e.store(), 16384).expect("is cut off");
+    assert_eq!(read(&e), None, "it must ask under the lock");
+    assert!(e.get(b"a", &mut [0; 8]).is_err());
+}

@@ -5,7 +5,7 @@ use super::look::Found;
 use super::state::phase;
 use super::{Engine, OLD_LIMIT, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
-use crate::format::block::{self, PAIR, RawBlock, Side};
+use crate::format::block::{self, Kind, PAIR, RawBlock, Side, Verdict};
 use crate::format::header;
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
@@ -69,9 +69,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.may_write()?;
         self.ready()?;
         match self.find(&key)? {
-            Found::Live(place, current) if !self.doubtful && self.is_tidy(&place, value) => {
-                self.overwrite_tidy(&place, current, &key, value)?;
-                Ok(true)
+            Found::Live(place, current) if !self.doubtful => {
+                let side = current.other();
+                let tidy = self.is_tidy(&place, side, &key, value)?;
+                if tidy {
+                    self.overwrite_tidy(&place, side, &key, value)?;
+                }
+                Ok(tidy)
             }
             _ => Ok(false),
         }
@@ -275,17 +279,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The value goes to the copy that is not current; the slot's word makes it count.
     fn overwrite(&mut self, place: &Place, current: Side, key: &Key, value: &[u8]) -> Result<()> {
-        if self.is_tidy(place, value) {
-            return self.overwrite_tidy(place, current, key, value);
+        let side = current.other();
+        if self.is_tidy(place, side, key, value)? {
+            return self.overwrite_tidy(place, side, key, value);
         }
         self.settle_epoch(place)?;
-        let side = current.other();
         let number = place.table as u64;
         let mut block = RawBlock::new(self.sizes, side, true, key.bytes(), value, number);
         block.mark_empty(self.sizes);
         self.set_checked(place.pair, false);
         self.begin_intent(place.at, place.pair, false);
-        self.write_copy(place.pair, side, &block, true)?;
+        let end = self.begins_live(side, place.pair)?;
+        self.write_copy(place.pair, side, &block, end)?;
         let word = Word::tagged(side, self.epoch(), block.sum(self.sizes));
         self.store.store(place.at + 16, word.0)?;
         self.end_intent();
@@ -293,23 +298,30 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Whether an overwrite needs to store the value only.
-    fn is_tidy(&self, place: &Place, value: &[u8]) -> bool {
+    /// Whether an overwrite of this copy needs to store the value only.
+    fn is_tidy(&self, place: &Place, side: Side, key: &Key, value: &[u8]) -> Result<bool> {
         // An empty value is written with a mark behind it.
-        self.sizes.covers_all() && !value.is_empty() && self.tidy.has(place.pair)
+        let tidy = self.sizes.covers_all() && !value.is_empty() && self.tidy.has(place.pair);
+        Ok(tidy && self.is_live_copy(side, place.pair, key)?)
+    }
+
+    /// Whether a copy of a tidy pair is a live one of this key, and not the deleted record that was in its
+    /// place.
+    fn is_live_copy(&self, side: Side, pair: u64, key: &Key) -> Result<bool> {
+        let field = side.offset(pair) + block::KEY as u64;
+        Ok(self.begins_live(side, pair)? && self.store.holds(field, key)?)
+    }
+
+    /// Whether a copy has the start delimiter of a live one. If not, it gets its end delimiter after a sync:
+    /// a live one beside what was there before would bring that back.
+    pub(crate) fn begins_live(&self, side: Side, pair: u64) -> Result<bool> {
+        Ok(self.store.load(side.offset(pair))? == side.delimiters(true).0)
     }
 
     /// [`Engine::overwrite`] where key, table number and all that lies behind the longer of both values
     /// are as they have to be. The order of stores is that of [`Engine::write_copy`].
-    fn overwrite_tidy(
-        &mut self,
-        place: &Place,
-        current: Side,
-        key: &Key,
-        value: &[u8],
-    ) -> Result<()> {
+    fn overwrite_tidy(&mut self, place: &Place, side: Side, key: &Key, value: &[u8]) -> Result<()> {
         self.settle_epoch(place)?;
-        let side = current.other();
         let at = side.offset(place.pair);
         let sum = RawBlock::sum_of(key.bytes(), value, place.table as u64);
         let field = at + block::VALUE_SIZE as u64;
@@ -348,9 +360,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Into the pair of a deleted slot: B first, while the good deleted A still decides, then A.
+    /// Into the pair of a deleted slot. Either [`Engine::put_again_in_a`], or B first, while the good deleted
+    /// A still decides, then A.
     fn put_again(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         self.settle_epoch(place)?;
+        if self.is_short(place, value)? {
+            return self.put_again_in_a(place, key, value);
+        }
         let mut block = RawBlock::new(
             self.sizes,
             Side::B,
@@ -370,7 +386,56 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.prepare_a(place, &block)?;
         }
         self.write_copy(place.pair, Side::A, &block, false)?;
-        self.commit(place, &block)
+        self.commit(place, key, block.sum(self.sizes))
+    }
+
+    /// Whether both copies of a deleted pair are good, and all of A that its old value or this one fills
+    /// lies in its first sector.
+    fn is_short(&mut self, place: &Place, value: &[u8]) -> Result<bool> {
+        if !place.slot.is_deleted() || !self.sizes.covers_all() || value.is_empty() {
+            return Ok(false);
+        }
+        if !self.tidy.has(place.pair) {
+            let pair = self.pair_of(place)?;
+            let deleted = |v: &Verdict| v.good && v.kind == Kind::Deleted;
+            let tidy = pair.verdicts.iter().all(deleted) && pair.is_tidy(place.table);
+            self.tidy.set(place.pair, tidy);
+        }
+        let old = self.store.load(place.pair + block::VALUE_SIZE as u64)? as u32 as usize;
+        let room = SECTOR as usize - block::VALUE;
+        Ok(self.tidy.has(place.pair) && old.max(value.len()) <= room)
+    }
+
+    /// A alone, within one sector, start delimiter last: until then it is deleted or bad, and the deleted B
+    /// decides; from then on it is whole. B follows with the next overwrite or at the close.
+    fn put_again_in_a(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
+        let (at, number) = (place.pair, place.table as u64);
+        let sum = RawBlock::sum_of(key.bytes(), value, number);
+        let field = at + block::VALUE_SIZE as u64;
+        let old = self.store.load(field)? as u32 as usize;
+        let words = (4 + old.max(value.len())).div_ceil(8);
+        self.begin_intent(place.at, at, false);
+        self.store
+            .store(at + block::CHECKSUM as u64, block::WRITING)?;
+        self.store_key(at, key)?;
+        self.store_field(field, 0..words, value)?;
+        self.store
+            .store(at + block::CHECKSUM as u64, u64::from(sum))?;
+        self.store.store(at, Side::A.delimiters(true).0)?;
+        self.commit(place, key, sum)
+    }
+
+    /// Stores the key field of the block at `at`, if it holds another key.
+    fn store_key(&self, at: u64, key: &Key) -> Result<()> {
+        let at = at + block::KEY as u64;
+        if self.store.holds(at, key)? {
+            return Ok(());
+        }
+        let mut field = [0; block::KEY_LEN / 8];
+        for (i, word) in field.iter_mut().enumerate() {
+            *word = word_of(key.bytes(), 8 * i);
+        }
+        self.store.store_all(at, &field)
     }
 
     /// Whether a later table of the chain uses the same slot.
@@ -400,14 +465,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// The slot of a pair whose two copies are whole.
-    fn commit(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
-        let word = Word::tagged(Side::A, self.epoch(), block.sum(self.sizes));
-        let print = print_of(hash::djb2(block.key()));
+    /// The slot of a pair whose copy A is whole, with this [`RawBlock::sum`], and whose B is too, or deleted.
+    fn commit(&mut self, place: &Place, key: &Key, sum: u32) -> Result<()> {
+        let word = Word::tagged(Side::A, self.epoch(), sum);
+        let print = print_of(key.hash());
         self.write_slot(place, Slot::live(place.pair, word), print)?;
         self.end_intent();
         self.set_checked(place.pair, true);
-        // Both copies were written as a whole.
+        // Both copies were written as a whole, or were tidy before.
         self.tidy.set(place.pair, true);
         Ok(())
     }
@@ -430,7 +495,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         written?;
         let place = Place { pair, ..*place };
-        self.commit(&place, &block)?;
+        self.commit(&place, key, block.sum(self.sizes))?;
         if in_gap {
             self.st().gap_count.fetch_sub(1, Relaxed);
         }
@@ -472,7 +537,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
         self.begin_intent(place.at, place.pair, true);
-        self.set_checked(place.pair, false);
+        // As tidy as it was.
+        self.checked.set(place.pair, false);
         self.write_dead(place.pair)?;
         self.write_slot(place, Slot::deleted(place.pair, word), index::DELETED)?;
         self.end_intent();
@@ -726,13 +792,22 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             return Ok(());
         }
-        let (side, live) = match pair.outcome(Some(place.slot.word)) {
+        let outcome = pair.outcome(Some(place.slot.word));
+        let b = pair.outcome_of(Side::B);
+        let (side, live) = match outcome {
             Outcome::Live(side) => (side, true),
             Outcome::Deleted(side) => (side, false),
             Outcome::Damaged => return self.drop_pair(place),
         };
-        let other = side.other();
         let mut block = pair.block(side).clone();
+        if let Outcome::Deleted(_) = b {
+            // B has not been touched, and is on the medium: it stays until A is there as well.
+            if live && let Some(key) = Key::new(block.key()) {
+                return self.commit(place, &key, block.sum(self.sizes));
+            }
+            return self.finish(&pair, outcome);
+        }
+        let other = side.other();
         let v = pair.verdict(other);
         if !v.good
             || v.sum != block.sum(self.sizes)
@@ -741,8 +816,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             block.set_delimiters(other, live);
             self.write_copy(place.pair, other, &block, !live)?;
         }
-        if live {
-            return self.commit(place, &block);
+        if live && let Some(key) = Key::new(block.key()) {
+            return self.commit(place, &key, block.sum(self.sizes));
         }
         Ok(())
     }

@@ -120,7 +120,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         match outcome {
             Outcome::Live(side)
-                if side == place.slot.word.side() && !pair.is_unfinished(outcome) =>
+                if side == place.slot.word.side()
+                    && (!pair.is_unfinished(outcome)
+                        || pair.is_put_again_in_a(place.slot.word)) =>
             {
                 self.set_checked(place.pair, true);
                 self.tidy.set(place.pair, pair.is_tidy(place.table));
@@ -165,8 +167,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 Ok(())
             }
             Outcome::Deleted(side) if !pair.block(side).value_is_zero() => {
-                // A delete of ours: it keeps the contents. Only its slot did not reach the medium.
-                self.write_deleted(&place, pair.verdict(place.slot.word.side()).sum)
+                // A delete of ours: it keeps the contents. Only its slot did not reach the medium; or of
+                // the put that followed it only the slot did.
+                self.finish(pair, outcome)?;
+                let named = pair.verdict(place.slot.word.side());
+                let counts = pair.verdict(side);
+                self.write_deleted(&place, if named.good { named.sum } else { counts.sum })
             }
             // Not by us: the original was here after us, or the medium is bad.
             Outcome::Deleted(_) => self.walk(),

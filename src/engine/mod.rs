@@ -70,8 +70,8 @@ pub struct Engine<S, H> {
     doubtful: bool,
     /// The pairs that were checked by this handle.
     checked: Pairs,
-    /// Those of them of which both copies have the same key and zeros behind key and value: of these
-    /// an overwrite needs to store the value only.
+    /// Pairs, live or deleted, of which both copies have zeros behind key and value and the number of their
+    /// table: of these an overwrite of the same key needs to store the value only.
     tidy: Pairs,
     /// What is remembered of which key is where, and for each slot [`State::changes`] when its row in
     /// there was made.
@@ -208,11 +208,18 @@ impl Pair {
         }
     }
 
-    /// Whether both copies have the same key, this table's number, and zeros behind key and value.
+    /// Whether both copies have this table's number, and zeros behind key and value.
     pub fn is_tidy(&self, table: usize) -> bool {
-        let [a, b] = &self.blocks;
-        let numbers = [a.table(), b.table()];
-        a.key() == b.key() && a.is_tidy() && b.is_tidy() && numbers == [table as u64; 2]
+        let tidy = |b: &RawBlock| b.is_tidy() && b.table() == table as u64;
+        self.blocks.iter().all(tidy)
+    }
+
+    /// Whether copy A is what this word names, and B still the deleted record that was in this place before.
+    pub fn is_put_again_in_a(&self, word: Word) -> bool {
+        let [a, b] = &self.verdicts;
+        let named = word.side() == Side::A && word.checksum() == Some(a.sum);
+        let live = a.good && self.block(Side::A).delimiters().0 == Side::A.delimiters(true).0;
+        named && live && b.good && b.kind == Kind::Deleted
     }
 
     /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter

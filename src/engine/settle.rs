@@ -2,8 +2,9 @@
 //!
 //! 1. sync: every current copy is on the medium, so the other one is free.
 //! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
-//!    of a deleted pair copy B first. Sync, if a copy A has to be written in step 3.
-//! 3. Copy A of deleted pairs and of empty values that carry a mark; slots lose their tags, tables
+//!    of a deleted pair copy B first. Sync, if a pair has something left for step 3.
+//! 3. Copy A of deleted pairs and of empty values that carry a mark, the end of a B that was a deleted
+//!    record until step 2; slots lose their tags, tables
 //!    get their checksums, all but table 0's; the file gets its length. Sync.
 //! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
 //!    recovered then, and nothing is lost if somebody does.
@@ -16,6 +17,14 @@ use crate::format::block::{self, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, header, put_u64, table, u64_at};
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What step 2 has left for step 3.
+enum Late {
+    /// The end delimiter of a live copy that has only just become one.
+    End(Side),
+    /// The copy that decided until now becomes like the one of step 2.
+    Copy(Side),
+}
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Leaves a clean file on the medium. Does nothing if nothing was changed.
@@ -41,8 +50,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !late.is_empty() {
             self.sync()?;
         }
-        for (t, i, second) in late {
-            self.settle_late(t, i, second)?;
+        for (t, i, what) in late {
+            self.settle_late(t, i, what)?;
         }
         self.settle_tables()?;
         self.survey()?;
@@ -77,8 +86,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 2. Answers the slots that have something left for step 3, and the copy that has.
-    fn settle_pairs(&mut self) -> Result<Vec<(usize, u16, Side)>> {
+    /// Step 2. Answers the slots that have something left for step 3.
+    fn settle_pairs(&mut self) -> Result<Vec<(usize, u16, Late)>> {
         let all = self.st().recovered.load(Relaxed) != 0;
         let mut changed = Vec::new();
         self.each_slot(|t, i, slot| {
@@ -90,6 +99,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         })?;
         self.settle_ends_of_empty(&changed)?;
         let mut late = Vec::new();
+        let mut later = |t, i, what| {
+            late.try_reserve(1).map_err(|_| Error::Memory)?;
+            late.push((t, i, what));
+            Ok::<_, Error>(())
+        };
         for (t, i) in changed {
             if self.settle_tidy(t, i)? {
                 continue;
@@ -102,7 +116,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let first = if live { side.other() } else { Side::B };
             block.set_delimiters(first, live);
             if pair.block(first).0[..] != block.0[..] {
-                self.write_copy(place.pair, first, &block, true)?;
+                // B may be the deleted record that was in this place.
+                let end = !live || self.begins_live(first, place.pair)?;
+                self.write_copy(place.pair, first, &block, end)?;
+                if !end {
+                    later(t, i, Late::End(first))?;
+                }
             }
             let second = first.other();
             let mut now = pair.block(second).clone();
@@ -115,8 +134,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             block.set_delimiters(second, live);
             if now.0[..] != block.0[..] {
-                late.try_reserve(1).map_err(|_| Error::Memory)?;
-                late.push((t, i, second));
+                later(t, i, Late::Copy(second))?;
             }
         }
         Ok(late)
@@ -133,6 +151,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let side = place.slot.word.side();
         let from = side.offset(place.pair);
         let to = side.other().offset(place.pair);
+        // Or it is the deleted record that was in this place.
+        if self.store.load(to)? != side.other().delimiters(true).0
+            || !self.is_same(
+                from + block::KEY as u64,
+                to + block::KEY as u64,
+                block::KEY_LEN,
+            )?
+        {
+            return Ok(false);
+        }
         let size = |at: u64| -> Result<usize> {
             let word = self.store.load(at + block::VALUE_SIZE as u64)?;
             Ok((word as u32 as usize).min(block::VALUE_LEN))
@@ -209,15 +237,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 3 for one slot: the copy that decided until now becomes like the one of step 2. Nobody judges
-    /// again: what step 2 wrote may have settled a doubt in which that copy was chosen.
-    fn settle_late(&mut self, t: usize, i: u16, second: Side) -> Result<()> {
+    /// Step 3 for one slot. Nobody judges again: what step 2 wrote may have settled a doubt in which the copy
+    /// was chosen.
+    fn settle_late(&mut self, t: usize, i: u16, what: Late) -> Result<()> {
         let place = self.place(t, i)?;
-        let mut block = RawBlock::zeroed();
-        self.store
-            .read(second.other().offset(place.pair), &mut block.0[..])?;
-        block.set_delimiters(second, !place.slot.is_deleted());
-        self.write_copy(place.pair, second, &block, true)
+        match what {
+            Late::End(side) => {
+                let at = side.offset(place.pair) + block::END as u64;
+                self.store.store(at, side.delimiters(true).1)
+            }
+            Late::Copy(second) => {
+                let mut block = RawBlock::zeroed();
+                self.store
+                    .read(second.other().offset(place.pair), &mut block.0[..])?;
+                block.set_delimiters(second, !place.slot.is_deleted());
+                self.write_copy(place.pair, second, &block, true)
+            }
+        }
     }
 
     /// A used slot, its pair, the copy that counts, and a block with what both copies shall hold.

@@ -223,6 +223,10 @@ impl Judge {
                 side_name(side)
             );
             self.find(Rule::CopyDamaged, other, Some(key), detail);
+        } else if self.life != Life::Closed
+            && matches!(pair.outcome_of(side.other()), Outcome::Deleted(_))
+        {
+            // Still the deleted record that was in this place: it follows at the close.
         } else if twin.key() != key {
             let other_key = String::from_utf8_lossy(twin.key())
                 .escape_debug()

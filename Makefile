@@ -1,4 +1,4 @@
-# make build | install | uninstall | demo | test | test-dlt | abi-bless | deb | coverage | soak | bench | bench-guard
+# make build | install | uninstall | demo | test | test-dlt | abi-bless | deb | coverage | asan | soak | fuzz | bench | bench-guard
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), BINDIR, INCLUDEDIR, MANDIR, DATADIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
@@ -26,7 +26,7 @@ SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 # In a directory of its own: it has the library built another way, under the same file names.
 COMMAND := $(TARGET)/command$(addprefix /,$(CARGO_BUILD_TARGET))/release/kissdb
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless deb yocto-crates coverage soak fuzz clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless deb yocto-crates coverage asan soak fuzz clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -143,6 +143,10 @@ test-dlt:
 # Which lines no test reaches; needs the component llvm-tools.
 coverage:
 	tests/coverage.sh
+
+# The tests under AddressSanitizer and LeakSanitizer.
+asan:
+	tests/asan.sh
 
 # Rounds of the long tests over new seeds, until interrupted; ROUNDS=n for n of them. Goes on where it stopped.
 soak:

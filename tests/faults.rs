@@ -1715,7 +1715,7 @@ fn unloaded(path: &Path) -> Result<(), String> {
             expect("the thread", thread.join().is_ok(), true)?;
         }
         // The struct is not ours to close any more.
-        std::mem::forget(db);
+        ffi::keep(db);
     }
     // A bus error of the program's own, after that, is still what it was: see the driver.
     // SAFETY: the default action.

@@ -168,6 +168,12 @@ impl Installed {
                 );
             }
         }
+        // A library of `make asan` wants this in the program.
+        if let Some(runtime) = std::env::var_os("KISSDB_ASAN") {
+            compile.args(["-rdynamic", "-Wl,--whole-archive"]);
+            compile.arg(runtime).arg("-Wl,--no-whole-archive");
+            compile.args(["-lm", "-ldl", "-lpthread", "-lrt", "-lresolv"]);
+        }
         succeeds(&mut compile);
         program
     }

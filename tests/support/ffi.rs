@@ -24,6 +24,7 @@ use std::mem::{MaybeUninit, offset_of};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 pub type Kdb_bool = i16;
 pub const Kdb_true: Kdb_bool = -1;
@@ -421,8 +422,15 @@ impl Plain {
 
     /// Gives up the struct without closing it, as a process does that dies.
     pub fn leak(self) {
-        std::mem::forget(self);
+        keep(self);
     }
+}
+
+/// Never dropped, but found by those who look for leaks.
+pub fn keep<T>(what: T) {
+    static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.push(Box::into_raw(Box::new(what)) as usize);
 }
 
 impl Default for Plain {
@@ -664,7 +672,7 @@ impl Handle {
 
     /// Gives up the handle without closing it, as a process does that dies.
     pub fn leak(self) {
-        std::mem::forget(self);
+        keep(self);
     }
 
     /// Waits for the semaphore, at most 5 s. True without one.

@@ -4,6 +4,7 @@ use crate::engine::{Position, Snapshot};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
 use crate::format::block::KEY_LEN;
+use crate::format::key::Key;
 use crate::log::Deliver;
 use crate::session::{Mode, Request, Session};
 use std::ffi::CString;
@@ -155,7 +156,8 @@ impl Database {
     /// than the database's; [`Error::Access`] on a read-only handle; [`Error::Io`]: nothing changed.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let _messages = Deliver;
-        self.session()?.put(key.as_ref(), value.as_ref())
+        let key = Key::new(key.as_ref());
+        self.session()?.put(key, value.as_ref(), || Ok(()))
     }
 
     /// Deletes a key; whether it was there.

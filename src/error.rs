@@ -41,6 +41,9 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// For what can't be a key.
+    pub(crate) const NO_KEY: Self = Self::Invalid("a key has 1 to 127 bytes");
+
     /// The `KISSDB_ERROR_*` number, always negative.
     pub const fn code(&self) -> i32 {
         match self {

@@ -33,6 +33,7 @@ static FAILED: Failed = Failed(UnsafeCell::new(MaybeUninit::zeroed()));
 ///
 /// # Safety
 /// `db` is NULL or points to a KISSDB.
+#[inline(always)]
 unsafe fn enter(db: *const KISSDB) -> Result<Inside> {
     // SAFETY: the caller's promise.
     let db = unsafe { db.as_ref() }.ok_or(Error::Invalid("db is NULL"))?;
@@ -43,6 +44,7 @@ unsafe fn enter(db: *const KISSDB) -> Result<Inside> {
 ///
 /// # Safety
 /// `key` is NULL or a NUL-terminated string or at least 128 bytes long.
+#[inline(always)]
 unsafe fn key<'a>(key: *const c_void) -> Result<&'a [u8]> {
     if key.is_null() {
         return Err(Error::Invalid("key is NULL"));
@@ -57,6 +59,7 @@ unsafe fn key<'a>(key: *const c_void) -> Result<&'a [u8]> {
 ///
 /// # Safety
 /// `to` is NULL or valid for writes.
+#[inline(always)]
 unsafe fn set<T>(to: *mut T, v: T) {
     if !to.is_null() {
         // SAFETY: the caller's promise.
@@ -364,13 +367,7 @@ pub unsafe extern "C" fn KISSDB_put(
                 // SAFETY: the caller's promise.
                 _ => unsafe { std::slice::from_raw_parts(value.cast(), size) },
             };
-            handle.with(|s| {
-                if s.put_in_place(key, value)? {
-                    return Ok(());
-                }
-                memory()?;
-                s.put(key, value)
-            })
+            handle.with(|s| s.put(Key::without_nul(key), value, memory))
         })();
         match put {
             Ok(()) => {

@@ -87,11 +87,13 @@ fn chunk(n: usize) -> &'static [Slot] {
     })
 }
 
+#[inline(always)]
 fn slot(number: usize) -> Option<&'static Slot> {
     let index = number & (CHUNK * CHUNKS - 1);
     TABLE.get(index / CHUNK)?.get()?.get(index % CHUNK)
 }
 
+#[inline(always)]
 fn generation(number: usize) -> u64 {
     (number / (CHUNK * CHUNKS)) as u64
 }
@@ -163,6 +165,7 @@ fn adopt(slot: &Slot) -> bool {
 }
 
 /// Enters the handle of this number, if it is open.
+#[inline(always)]
 pub(super) fn enter(number: usize) -> Option<Inside> {
     let slot = slot(number)?;
     enter_slot(slot, |word| {
@@ -170,6 +173,7 @@ pub(super) fn enter(number: usize) -> Option<Inside> {
     })
 }
 
+#[inline(always)]
 fn enter_slot(slot: &'static Slot, fits: impl Fn(u64) -> bool) -> Option<Inside> {
     let mut word = slot.word.load(Relaxed);
     loop {

@@ -10,7 +10,7 @@ use crate::format::header;
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
-use crate::format::{PAGE, hash, put_u64, u64_at};
+use crate::format::{PAGE, hash, put_u64, u64_at, word_of};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,7 +27,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// [`Error::Invalid`] for a key of 0 or more than 127 bytes or a value larger than the file's
     /// value size; [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let key = Key::new(key).ok_or(Error::Invalid("a key has 1 to 127 bytes"))?;
+        let key = Key::new(key).ok_or(Error::NO_KEY)?;
         if value.len() > self.sizes.value as usize {
             return Err(Error::Invalid(
                 "the value is larger than the database's value size",
@@ -59,21 +59,20 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// As [`Engine::put`] where the key is there and no memory is needed; else `false`, and nothing has
     /// changed.
-    pub fn put_in_place(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        let Some(key) = Key::new(key).filter(|_| value.len() <= self.sizes.value as usize) else {
-            return Ok(false);
-        };
-        if self.st().phase.load(Relaxed) != phase::CHANGED {
+    pub fn put_in_place(&mut self, key: &Key, value: &[u8]) -> Result<bool> {
+        if value.len() > self.sizes.value as usize
+            || self.st().phase.load(Relaxed) != phase::CHANGED
+        {
             return Ok(false);
         }
         self.may_write()?;
         self.ready()?;
-        match self.find(&key)? {
+        match self.find(key)? {
             Found::Live(place, current) if !self.doubtful => {
                 let side = current.other();
-                let tidy = self.is_tidy(&place, side, &key, value)?;
+                let tidy = self.is_tidy(&place, side, key, value)?;
                 if tidy {
-                    self.overwrite_tidy(&place, side, &key, value)?;
+                    self.overwrite_tidy(&place, side, key, value)?;
                 }
                 Ok(tidy)
             }
@@ -338,22 +337,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             .store(at + block::CHECKSUM as u64, u64::from(sum))?;
         let word = Word::tagged(side, self.epoch(), sum);
         self.store.store(place.at + 16, word.0)?;
-        self.index
-            .set_pair(place.index, place.table, place.pair, side);
+        self.index.set_current(place, print_of(key.hash()), side);
         self.end_intent();
         Ok(())
     }
 
     /// Stores words of the field that begins with the size of the value.
     fn store_field(&self, field: u64, words: Range<usize>, value: &[u8]) -> Result<()> {
-        let mut some = [0; 64];
+        let mut some = [0; 16];
         for from in words.clone().step_by(some.len()) {
             let n = (words.end - from).min(some.len());
             for (i, word) in (from..).zip(&mut some[..n]) {
-                *word = match i {
-                    0 => value.len() as u64 | word_of(value, 0) << 32,
-                    i => word_of(value, 8 * i - 4),
-                };
+                *word = block::value_word(value, i);
             }
             self.store.store_all(field + 8 * from as u64, &some[..n])?;
         }
@@ -821,16 +816,4 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         Ok(())
     }
-}
-
-/// Eight bytes of a value from `at` on; zeros behind its end.
-fn word_of(value: &[u8], at: usize) -> u64 {
-    if let Some(word) = value.get(at..at + 8) {
-        return u64_at(word, 0);
-    }
-    let mut word = [0; 8];
-    if let Some(rest) = value.get(at..) {
-        word[..rest.len()].copy_from_slice(rest);
-    }
-    u64::from_le_bytes(word)
 }

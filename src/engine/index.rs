@@ -2,7 +2,7 @@
 //! that it wants, and takes no lock.
 //!
 //! For each slot there is a row of fingerprints, one for each table of the chain: what the slot
-//! holds there, or 16 bits of the hash of the key. A row is made when its slot is first used, under
+//! holds there, or 16 bits of the hash of the key. [`super::places`] says in which table a fingerprint is. A row is made when its slot is first used, under
 //! the engine lock, which is also when the pairs of the chain are checked. It is believed as long as
 //! [`State::changes`] of that slot has not moved; every change of which key is where moves it,
 //! overwrites do not. Everything is void when [`State::layout`] moves.
@@ -17,9 +17,11 @@
 //! is looked at last. So what was copied is what was there at one instant. Where anything has
 //! changed meanwhile, or nothing is remembered, the caller asks again under the lock.
 //!
-//! Memory: 6 bytes a slot and table, whose number is rounded up to the next power of two.
+//! Memory: 2 bytes a slot and table, whose number is rounded up to the next power of two, and that of the
+//! places.
 
 use super::look::Content;
+use super::places::{Known, Places};
 use super::{Engine, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY_LEN, Side};
@@ -28,7 +30,7 @@ use crate::format::slot::Slot;
 use crate::format::{PAGE, Sizes, hash, table};
 use std::sync::OnceLock;
 use std::sync::atomic::{
-    AtomicU32, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
     fence,
 };
@@ -45,6 +47,7 @@ const FIRST_PRINT: u16 = 4;
 
 /// The fingerprint of a key with this hash. All keys of a slot share the hash modulo the number of
 /// slots, so other bits are taken.
+#[inline(always)]
 pub(crate) fn print_of(hash: u64) -> u16 {
     let mixed = (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u16;
     mixed.max(FIRST_PRINT)
@@ -62,11 +65,13 @@ const LANES: usize = 4;
 const LANE: u64 = 0x0001_0001_0001_0001;
 
 /// The chunk of table `t`.
+#[inline(always)]
 fn chunk_of(t: usize) -> usize {
     (usize::BITS - (t / FIRST_CHUNK).leading_zeros()) as usize
 }
 
 /// The first table of a chunk.
+#[inline(always)]
 fn chunk_start(c: usize) -> usize {
     match c {
         0 => 0,
@@ -105,9 +110,10 @@ pub struct Index {
     tables: Chunks<AtomicU64>,
     /// For each slot a row of fingerprints of the chunk's tables.
     rows: Chunks<AtomicU64>,
-    /// In the same order the pairs: twice their offset in pages, plus 1 if copy B was current when the
-    /// index last saw it; 0: nothing is known. A hint: what is fetched early.
-    pairs: Chunks<AtomicU32>,
+    /// The fingerprints of all rows.
+    places: Places,
+    /// For each slot whether a fingerprint stands twice in its row.
+    twice: Box<[AtomicBool]>,
     /// For each slot [`State::changes`] when its row was made, if all in it is sure.
     made: Box<[AtomicU64]>,
 }
@@ -115,18 +121,21 @@ pub struct Index {
 impl Index {
     /// Of nothing.
     pub(crate) fn new(slots: u16) -> Result<Self> {
-        let mut made = Vec::new();
-        made.try_reserve_exact(slots as usize)
-            .map_err(|_| Error::Memory)?;
-        made.resize_with(slots as usize, || AtomicU64::new(NEVER));
+        fn each<T>(slots: u16, new: impl Fn() -> T) -> Result<Box<[T]>> {
+            let (n, mut all) = (slots as usize, Vec::new());
+            all.try_reserve_exact(n).map_err(|_| Error::Memory)?;
+            all.resize_with(n, new);
+            Ok(all.into_boxed_slice())
+        }
         Ok(Self {
             slots,
             layout: AtomicU64::new(NEVER),
             count: AtomicUsize::new(0),
             tables: [const { OnceLock::new() }; CHUNKS],
             rows: [const { OnceLock::new() }; CHUNKS],
-            pairs: [const { OnceLock::new() }; CHUNKS],
-            made: made.into_boxed_slice(),
+            places: Places::new(),
+            twice: each(slots, AtomicBool::default)?,
+            made: each(slots, || AtomicU64::new(NEVER))?,
         })
     }
 
@@ -139,6 +148,10 @@ impl Index {
         // Who reads sees these before anything that follows.
         fence(Release);
         self.count.store(0, Relaxed);
+        self.places.clear();
+        for twice in &self.twice {
+            twice.store(false, Relaxed);
+        }
         self.add_tables(tables)?;
         self.layout.store(layout, Release);
         Ok(())
@@ -146,19 +159,29 @@ impl Index {
 
     /// Learns of tables that were appended. In those no slot is used as far as rows are made.
     fn add_tables(&self, tables: &[u64]) -> Result<()> {
-        for (t, &at) in tables.iter().enumerate().skip(self.count.load(Relaxed)) {
+        let known = self.count.load(Relaxed);
+        if known >= tables.len() {
+            return Ok(());
+        }
+        let all = (0..self.slots)
+            .flat_map(|slot| (0..known).map(move |t| (slot, t)))
+            .map(|(slot, t)| (slot, self.get(slot, t), t));
+        let prints = all.filter(|&(_, print, _)| print >= FIRST_PRINT);
+        self.places
+            .reserve(tables.len() * self.slots as usize, prints)?;
+        for (t, &at) in tables.iter().enumerate().skip(known) {
             let (c, n) = (chunk_of(t), chunk_len(chunk_of(t)));
             chunk(&self.rows, c, self.slots as usize * (n / LANES))?;
-            chunk(&self.pairs, c, self.slots as usize * n)?;
             chunk(&self.tables, c, n)?[t - chunk_start(c)].store(at, Relaxed);
             for slot in 0..self.slots {
-                self.set(slot, t, UNUSED);
+                self.set_print(slot, t, UNUSED);
             }
             self.count.store(t + 1, Release);
         }
         Ok(())
     }
 
+    #[inline(always)]
     fn table(&self, t: usize) -> Option<u64> {
         let c = chunk_of(t);
         let chunk = self.tables.get(c)?.get()?;
@@ -180,33 +203,37 @@ impl Index {
         })
     }
 
-    fn set(&self, slot: u16, t: usize, print: u16) {
+    fn set_print(&self, slot: u16, t: usize, print: u16) {
         if let Some((word, shift)) = self.lane(slot, t) {
             let others = word.load(Relaxed) & !(0xFFFF << shift);
             word.store(others | u64::from(print) << shift, Relaxed);
         }
     }
 
-    fn pair(&self, slot: u16, t: usize) -> Option<&AtomicU32> {
-        let c = chunk_of(t);
-        let n = slot as usize * chunk_len(c) + t - chunk_start(c);
-        self.pairs.get(c)?.get()?.get(n)
-    }
-
-    /// Remembers the pair of a slot, and which copy is current.
-    pub(crate) fn set_pair(&self, slot: u16, t: usize, pair: u64, side: Side) {
-        if let Some(word) = self.pair(slot, t) {
-            let pages = u32::try_from(pair / PAGE * 2).unwrap_or(0);
-            word.store(pages | u32::from(side == Side::B), Relaxed);
+    /// Remembers what a slot holds, of which pair, and which copy is current. `false`: it has not become
+    /// known to those who read without the lock.
+    fn set(&self, slot: u16, t: usize, print: u16, pair: u64, side: Side) -> bool {
+        let before = self.get(slot, t);
+        if before >= FIRST_PRINT && before != print {
+            self.places.remove(slot, before, t);
         }
+        self.set_print(slot, t, print);
+        if print < FIRST_PRINT {
+            return print != UNSURE;
+        }
+        if before != print
+            && self.places.find(slot, print) != Known::Nowhere
+            && let Some(twice) = self.twice.get(slot as usize)
+        {
+            twice.store(true, Relaxed);
+        }
+        self.places.put(slot, print, t, pair, side)
     }
 
-    /// Where the block probably is that a slot names, and the other one.
-    pub(crate) fn blocks(&self, slot: u16, t: usize) -> Option<(u64, u64)> {
-        let word = self.pair(slot, t)?.load(Relaxed);
-        let pair = u64::from(word / 2) * PAGE;
-        let side = if word % 2 == 0 { Side::A } else { Side::B };
-        (pair != 0).then(|| (side.offset(pair), side.other().offset(pair)))
+    /// Remembers which copy is current of the pair of a live slot.
+    pub(crate) fn set_current(&self, place: &Place, print: u16, side: Side) {
+        self.places
+            .put(place.index, print, place.table, place.pair, side);
     }
 
     /// The first table from `from` on where this fingerprint is.
@@ -264,28 +291,29 @@ struct Named {
 
 impl<S: Storage> Reader<'_, S> {
     /// As [`Engine::get`]; `None` if it must be asked under the lock.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
         let hash = key.hash();
         let slot = hash::slot_of(hash, self.sizes.slots);
         let print = print_of(hash);
         let stamp = self.stamp(slot)?;
-        let mut t = 0;
-        while let Some(n) = self.index.search(slot, t, print) {
-            self.fetch(slot, n);
-            let named = self.named(slot, n)??;
-            if self
-                .store
-                .holds(named.block + block::KEY as u64, key)
-                .ok()?
-            {
+        let known = self.index.places.find(slot, print);
+        if known == Known::Unclear {
+            return None;
+        }
+        if let Known::Here(table, (block, _)) = known {
+            // Slot and block are in different places, and both far from the processor: the block is fetched
+            // while the slot is asked which one it is.
+            self.store.fetch(block);
+            let named = self.named(slot, table)??;
+            let field = named.block + block::KEY as u64;
+            if self.store.holds(field, key).ok()? {
                 let size = self.value(&named, buf)?;
                 return self.is_still(&named, stamp).then_some(Some(size));
             }
             if !self.is_still(&named, stamp) {
                 return None;
             }
-            t = n + 1;
         }
         (self.stamp(slot)? == stamp).then_some(None)
     }
@@ -309,11 +337,16 @@ impl<S: Storage> Reader<'_, S> {
                 continue;
             }
             let slot = pos.slot as u16;
-            self.fetch(slot.saturating_add(AHEAD), t);
-            if self.is_unused(slot, t) {
+            let table = self.index.table(t)?;
+            let found = self.store.load_slot(table::slot_offset(table, slot)).ok()?;
+            if found.is_unused() {
                 // For such a slot perhaps no row was ever made.
+                self.layout()?;
                 pos.slot += 1;
                 continue;
+            }
+            if let Some(ahead) = slot.checked_add(AHEAD).filter(|&i| i < self.sizes.slots) {
+                self.fetch(table::slot_offset(table, ahead));
             }
             let stamp = self.stamp(slot)?;
             let Some(named) = self.named(slot, t)? else {
@@ -321,8 +354,7 @@ impl<S: Storage> Reader<'_, S> {
                 continue;
             };
             let print = self.index.get(slot, t);
-            // The same print in an earlier table may be the same key, which then counts there.
-            if print < FIRST_PRINT || (t > 0 && self.index.search(slot, 0, print) != Some(t)) {
+            if print < FIRST_PRINT || self.is_shadowed(slot, t, print) {
                 return None;
             }
             let field = named.block + block::KEY as u64;
@@ -340,16 +372,26 @@ impl<S: Storage> Reader<'_, S> {
         }
     }
 
-    /// Slot and block are in different places, and both far from the processor: the block is fetched while
-    /// the slot is asked which one it is.
-    fn fetch(&self, slot: u16, t: usize) {
-        if let Some((block, _)) = self.index.blocks(slot, t) {
-            self.store.fetch(block);
+    /// Fetches the block that the slot at `at` names.
+    fn fetch(&self, at: u64) {
+        if let Ok(Slot { a, word, .. }) = self.store.load_slot(at)
+            && a > 0
+        {
+            self.store.fetch(word.side().offset(a as u64));
         }
+    }
+
+    /// Whether an earlier table may hold the same key, which then counts there.
+    fn is_shadowed(&self, slot: u16, t: usize, print: u16) -> bool {
+        let twice = self.index.twice.get(slot as usize);
+        twice.is_none_or(|w| w.load(Relaxed))
+            && !matches!(self.index.places.find(slot, print), Known::Here(..))
+            && self.index.search(slot, 0, print) != Some(t)
     }
 
     /// The layout that all that is remembered holds for; `None` if it is void, or somebody has made the
     /// file longer or cut it off since it was last asked for its length.
+    #[inline(always)]
     fn layout(&self) -> Option<u64> {
         // What was read before must not be read after this.
         fence(Acquire);
@@ -360,6 +402,7 @@ impl<S: Storage> Reader<'_, S> {
     }
 
     /// `None` if nothing sure is remembered of this slot.
+    #[inline(always)]
     fn stamp(&self, slot: u16) -> Option<Stamp> {
         let layout = self.layout()?;
         let changes = self.state.changes.get(slot as usize)?.load(Acquire);
@@ -367,13 +410,8 @@ impl<S: Storage> Reader<'_, S> {
         (made == changes).then_some(Stamp { layout, changes })
     }
 
-    fn is_unused(&self, slot: u16, t: usize) -> bool {
-        let table = self.index.table(t);
-        let found = table.and_then(|t| self.store.load_slot(table::slot_offset(t, slot)).ok());
-        found.is_some_and(|slot| slot.is_unused()) && self.layout().is_some()
-    }
-
     /// The block that a slot names; `Some(None)` if it is not live.
+    #[inline(always)]
     fn named(&self, slot: u16, t: usize) -> Option<Option<Named>> {
         let at = table::slot_offset(self.index.table(t)?, slot);
         let Slot { a, b, word } = self.store.load_slot(at).ok()?;
@@ -389,12 +427,14 @@ impl<S: Storage> Reader<'_, S> {
         }))
     }
 
+    #[inline(always)]
     fn value(&self, named: &Named, buf: &mut [u8]) -> Option<usize> {
         let most = self.sizes.value as usize;
         self.store.read_value(named.block, most, buf).ok()
     }
 
     /// Whether what was read of a block is what it held at one instant.
+    #[inline(always)]
     fn is_still(&self, named: &Named, stamp: Stamp) -> bool {
         fence(Acquire);
         self.store
@@ -437,10 +477,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             while t < self.tables.len() && self.changes(slot) == changes {
                 let place = self.place(t, slot)?;
                 let print = self.print_at(&place)?;
-                sure &= print != UNSURE;
-                self.index.set(slot, t, print);
                 let side = place.slot.word.side();
-                self.index.set_pair(slot, t, place.pair, side);
+                sure &= self.index.set(slot, t, print, place.pair, side);
                 t += 1;
             }
             if self.changes(slot) != changes
@@ -491,8 +529,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The first table from `from` on where a key with this fingerprint may be. The row is made.
     pub(crate) fn candidate(&self, slot: u16, from: usize, print: u16) -> Option<usize> {
+        let sure = self.index.made[slot as usize].load(Relaxed) != NEVER;
+        if sure && from == 0 {
+            match self.index.places.find(slot, print) {
+                Known::Nowhere => return None,
+                Known::Here(table, (block, other)) => {
+                    // A put needs the other block as well.
+                    self.store.fetch(block);
+                    self.store.fetch(other);
+                    return Some(table);
+                }
+                Known::Unclear => {}
+            }
+        }
         let found = self.index.search(slot, from, print);
-        if self.index.made[slot as usize].load(Relaxed) != NEVER {
+        if sure {
             return found;
         }
         let unsure = self.index.search(slot, from, UNSURE);
@@ -510,13 +561,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             && self.index.layout.load(Relaxed) == self.layout
             && place.table < self.index.count.load(Relaxed)
         {
-            self.index.set(place.index, place.table, print);
-            let pair = slot.a.unsigned_abs();
-            self.index
-                .set_pair(place.index, place.table, pair, slot.word.side());
+            let (pair, side) = (slot.a.unsigned_abs(), slot.word.side());
+            let sure = self.index.set(place.index, place.table, print, pair, side);
             self.rows[n] = before.wrapping_add(1);
-            if self.index.made[n].load(Relaxed) == before {
+            if sure && self.index.made[n].load(Relaxed) == before {
                 self.index.made[n].store(before.wrapping_add(1), Release);
+            } else {
+                self.index.made[n].store(NEVER, Release);
             }
         }
     }

@@ -67,11 +67,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let Some(n) = self.candidate(slot, t, print) else {
                 break;
             };
-            // A put needs the other block as well.
-            if let Some((block, other)) = self.index.blocks(slot, n) {
-                self.store.fetch(block);
-                self.store.fetch(other);
-            }
             let place = self.place(n, slot)?;
             match self.content(place)? {
                 Content::Live(side) if self.has_key(place.pair, side, key)? => {

@@ -15,6 +15,7 @@ mod beside;
 mod change;
 pub mod index;
 mod look;
+mod places;
 mod recover;
 mod settle;
 mod snapshot;

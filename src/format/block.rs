@@ -19,7 +19,7 @@
 //! it covers less, down to a part of the value only: there a good checksum does not prove the rest.
 
 use super::checksum::{self, checksum};
-use super::{Sizes, is_zero, put_u64, u64_at};
+use super::{Sizes, is_zero, put_u64, u64_at, word_of};
 
 /// Bytes of a block.
 pub const SIZE: usize = 8192;
@@ -63,6 +63,7 @@ impl Side {
     }
 
     /// Where this copy of the pair at `pair` begins.
+    #[inline(always)]
     pub fn offset(self, pair: u64) -> u64 {
         match self {
             Self::A => pair,
@@ -105,6 +106,15 @@ pub struct Verdict {
     pub delimiters: u8,
 }
 
+/// Word `i` of the field that begins with the size of this value.
+#[inline]
+pub fn value_word(value: &[u8], i: usize) -> u64 {
+    match i {
+        0 => value.len() as u64 | word_of(value, 0) << 32,
+        i => word_of(value, 8 * i - 4),
+    }
+}
+
 /// The bytes of a block, unchecked.
 #[derive(Clone)]
 pub struct RawBlock(pub Box<[u8; SIZE]>);
@@ -132,12 +142,25 @@ impl RawBlock {
     /// The checksum of a block of these contents, where it covers all of them.
     pub fn sum_of(key: &[u8], value: &[u8], table: u64) -> u32 {
         let mut s = checksum::State::begin();
-        s.bytes(key);
-        s.zeros(KEY_LEN.saturating_sub(key.len()));
-        s.bytes(&(value.len() as u32).to_le_bytes());
-        s.bytes(value);
-        s.zeros(VALUE_LEN.saturating_sub(value.len()));
-        s.bytes(&table.to_le_bytes());
+        let words = key.len().div_ceil(8);
+        for i in 0..words {
+            s.word(word_of(key, 8 * i));
+        }
+        s.zeros(KEY_LEN.saturating_sub(8 * words));
+        let words = (4 + value.len()).div_ceil(8);
+        let mut zeros = 0;
+        for i in 0..words {
+            match value_word(value, i) {
+                0 => zeros += 8,
+                word => {
+                    s.zeros(zeros);
+                    s.word(word);
+                    zeros = 0;
+                }
+            }
+        }
+        s.zeros((4 + VALUE_LEN + zeros).saturating_sub(8 * words));
+        s.word(table);
         s.sum()
     }
 

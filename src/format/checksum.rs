@@ -99,16 +99,16 @@ impl State {
 
     /// More bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some((head, tail)) = rest.split_first_chunk::<8>() {
-            let word = u64::from_le_bytes(*head);
-            if word == 0 {
-                let behind = skip_zeros(tail);
-                self.zeros(rest.len() - behind.len());
-                rest = behind;
-            } else {
-                self.eight(word);
-                rest = tail;
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match u64::from_le_bytes(*word) {
+                0 => {
+                    let behind = skip_zeros(words.as_slice());
+                    self.zeros(8 * (1 + words.len() - behind.len()));
+                    words = behind.iter();
+                }
+                word => self.word(word),
             }
         }
         for &b in rest {
@@ -132,13 +132,17 @@ impl State {
             self.0 = sixteen_of(self.0.to_le_bytes());
             n -= 16;
         }
+        if n == 8 && self.0 & 255 != 255 {
+            return self.word(0);
+        }
         while n > 0 && self.0 & 255 != 255 {
             self.one(0);
             n -= 1;
         }
     }
 
-    fn eight(&mut self, word: u64) {
+    /// Eight more bytes, the first one lowest.
+    pub fn word(&mut self, word: u64) {
         let x = word ^ u64::from(self.0);
         let b = x.to_le_bytes();
         let index = |i: usize| INDICES[i % 4][b[i] as usize][0] << (i / 4 * 32);
@@ -187,16 +191,16 @@ fn has_255(x: u64) -> bool {
     (!x).wrapping_sub(LOW) & x & (LOW << 7) != 0
 }
 
-/// `bytes` without the zeros that it begins with.
-fn skip_zeros(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes;
-    while let Some((head, tail)) = rest.split_first_chunk::<64>() {
-        if head.iter().fold(0, |a, &b| a | b) != 0 {
+/// `words` without the zeros that it begins with.
+fn skip_zeros(words: &[[u8; 8]]) -> &[[u8; 8]] {
+    let mut rest = words;
+    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+        if head.as_flattened().iter().fold(0, |a, &b| a | b) != 0 {
             break;
         }
         rest = tail;
     }
-    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+    while let Some((head, tail)) = rest.split_first() {
         if u64::from_le_bytes(*head) != 0 {
             break;
         }

@@ -21,14 +21,14 @@ impl Djb2 {
     }
 
     /// Eight more bytes.
-    #[inline]
+    #[inline(always)]
     pub fn eight(&mut self, word: u64) {
         let h = self.0.wrapping_mul(POWERS[8]);
         self.0 = h.wrapping_add(eight(word));
     }
 
     /// The hash with the `n` last bytes, less than 8.
-    #[inline]
+    #[inline(always)]
     pub fn end(self, last: u64, n: usize) -> u64 {
         if n == 0 {
             return self.0;
@@ -51,6 +51,7 @@ const POWERS: [u64; 9] = {
 };
 
 /// What eight bytes add: pairs of bytes, then pairs of pairs, side by side in one word.
+#[inline(always)]
 fn eight(word: u64) -> u64 {
     const BYTES: u64 = 0x00FF_00FF_00FF_00FF;
     const PAIRS: u64 = 0x0000_FFFF_0000_FFFF;
@@ -65,6 +66,7 @@ pub fn slot(key: &[u8], slots: u16) -> u16 {
 }
 
 /// The slot of a key with this hash.
+#[inline(always)]
 pub fn slot_of(hash: u64, slots: u16) -> u16 {
     // The usual number as a constant: a division costs more than the rest of a look-up's arithmetic.
     const USUAL: u64 = super::table::SLOTS as u64;

@@ -19,7 +19,7 @@ impl<'a> Key<'a> {
     }
 
     /// The same for bytes of which somebody knows that none is 0: those of a C string.
-    #[inline]
+    #[inline(always)]
     pub fn without_nul(bytes: &'a [u8]) -> Option<Self> {
         if bytes.is_empty() || bytes.len() >= KEY_LEN {
             return None;
@@ -50,7 +50,7 @@ impl<'a> Key<'a> {
     }
 
     /// Whether a key field, of which `word(i)` is word `i`, holds it, with a NUL behind it.
-    #[inline]
+    #[inline(always)]
     pub fn is_in(&self, word: impl Fn(usize) -> u64) -> bool {
         let (whole, rest) = self.bytes.as_chunks::<8>();
         let behind = u64::MAX >> (56 - 8 * rest.len());

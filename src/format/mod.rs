@@ -85,6 +85,19 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
         .map_or(0, u64::from_le_bytes)
 }
 
+/// Eight bytes from `at` on, the first one lowest; zeros behind their end.
+#[inline]
+pub(crate) fn word_of(bytes: &[u8], at: usize) -> u64 {
+    if let Some(word) = bytes.get(at..at + 8) {
+        return u64_at(word, 0);
+    }
+    let mut word = [0; 8];
+    if let Some(rest) = bytes.get(at..) {
+        word[..rest.len()].copy_from_slice(rest);
+    }
+    u64::from_le_bytes(word)
+}
+
 /// Writes a little-endian `u64` at `at`, which the caller knows to be inside.
 pub(crate) fn put_u64(bytes: &mut [u8], at: usize, v: u64) {
     bytes[at..at + 8].copy_from_slice(&v.to_le_bytes());

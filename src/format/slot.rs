@@ -41,6 +41,7 @@ impl Word {
     }
 
     /// The current copy.
+    #[inline(always)]
     pub fn side(self) -> Side {
         let b = if self.is_tagged() {
             self.0 & SIDE != 0
@@ -51,6 +52,7 @@ impl Word {
     }
 
     /// Whether this is a word of a pair that was changed in an unfinished life.
+    #[inline(always)]
     pub fn is_tagged(self) -> bool {
         self.0 & TAG != 0
     }

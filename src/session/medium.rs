@@ -22,7 +22,7 @@ pub(super) enum Medium {
 macro_rules! forward {
     ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
         impl Storage for Medium {
-            $(fn $name(&self, $($arg: $type),*) -> $answer {
+            $(#[inline(always)] fn $name(&self, $($arg: $type),*) -> $answer {
                 match self {
                     Self::File(s) => s.$name($($arg),*),
                     Self::Memory(s) => s.$name($($arg),*),

@@ -401,16 +401,26 @@ impl Session {
         }
     }
 
-    /// See [`Engine::put`].
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    /// See [`Engine::put`]. `key`: `None` for what can't be one. `memory` says whether there is some, if any is
+    /// needed.
+    ///
+    /// # Errors
+    /// Those of `memory` too.
+    pub fn put(
+        &mut self,
+        key: Option<Key>,
+        value: &[u8],
+        memory: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.may_write()?;
-        self.with(|e| e.put(key, value))
-    }
-
-    /// See [`Engine::put_in_place`].
-    pub fn put_in_place(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        self.may_write()?;
-        self.with(|e| e.put_in_place(key, value))
+        let key = key.ok_or(Error::NO_KEY)?;
+        self.with(|e| {
+            if e.put_in_place(&key, value)? {
+                return Ok(());
+            }
+            memory()?;
+            e.put(key.bytes(), value)
+        })
     }
 
     /// See [`Engine::delete`].

@@ -33,7 +33,7 @@ struct Parts {
 
 impl Parts {
     /// Whether no zeros have taken the place of what somebody has cut off.
-    #[inline]
+    #[inline(always)]
     fn are_whole(&self) -> bool {
         let hits = sigbus::hits();
         if hits == self.hits.load(Relaxed) {
@@ -72,7 +72,7 @@ impl Reads {
     }
 
     /// Runs `f`, unless there is something that a call under the lock has to deal with.
-    #[inline]
+    #[inline(always)]
     fn with<R>(&self, f: impl FnOnce(Reader<'_, FileMap>) -> Option<R>) -> Option<R> {
         let parts = self.now.get()?;
         if parts.sem.is_some_and(|sem| sem.value() == 0)
@@ -90,7 +90,7 @@ impl Reads {
     }
 
     /// As [`super::Session::get`].
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
         self.with(|reader| reader.get(key, buf))
     }

@@ -505,7 +505,7 @@ impl FileMap {
 
     /// The address of a range that is inside the file, as far as that is known, and in one map: nearly
     /// every access.
-    #[inline]
+    #[inline(always)]
     fn one(&self, at: u64, len: usize) -> Option<*mut u8> {
         let end = at.checked_add(len as u64)?;
         if end > self.known.load(Relaxed) {
@@ -587,6 +587,7 @@ impl Storage for FileMap {
         })
     }
 
+    #[inline(always)]
     fn load(&self, at: u64) -> Result<u64> {
         if at.is_multiple_of(8)
             && let Some(from) = self.one(at, 8)
@@ -601,7 +602,7 @@ impl Storage for FileMap {
         Ok(u64::from_le_bytes(w))
     }
 
-    #[inline]
+    #[inline(always)]
     fn holds(&self, at: u64, key: &Key) -> Result<bool> {
         let Some(field) = self.one(at, KEY_LEN).filter(|_| at.is_multiple_of(8)) else {
             return plain::holds(self, at, key);
@@ -611,7 +612,7 @@ impl Storage for FileMap {
         Ok(key.is_in(|i| unsafe { word_at(field, 8 * i) }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn fetch(&self, at: u64) {
         if let Some(block) = self.one(at, block::SIZE) {
             // Key, size, and the beginning of the value.
@@ -622,7 +623,7 @@ impl Storage for FileMap {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_slot(&self, at: u64) -> Result<Slot> {
         let Some(slot) = self.one(at, 24).filter(|_| at.is_multiple_of(8)) else {
             return plain::load_slot(self, at);
@@ -637,7 +638,7 @@ impl Storage for FileMap {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_value(&self, at: u64, most: usize, buf: &mut [u8]) -> Result<usize> {
         let field = at.saturating_add(block::VALUE as u64);
         let Some(value) = self.one(field, block::VALUE_LEN) else {
@@ -747,7 +748,7 @@ impl Storage for FileMap {
 }
 
 /// Tells the processor that this address is about to be read.
-#[inline]
+#[inline(always)]
 fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which never faults.
@@ -768,7 +769,7 @@ fn prefetch(at: *const u8) {
 ///
 /// # Safety
 /// 8 bytes there are mapped, at a multiple of 8.
-#[inline]
+#[inline(always)]
 unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
     // SAFETY: the caller's promise. Acquire: one after the other.
     u64::from_le(unsafe { &*at.add(from).cast::<AtomicU64>() }.load(Acquire))

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 static PAGE: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
 
-#[inline]
+#[inline(always)]
 fn page() -> Option<&'static AtomicU64> {
     *PAGE.get_or_init(|| {
         let len = 4096;
@@ -40,7 +40,7 @@ fn page() -> Option<&'static AtomicU64> {
 }
 
 /// A number that differs between a process and its fork children. Never 0.
-#[inline]
+#[inline(always)]
 pub fn generation() -> u64 {
     match page() {
         Some(word) => match word.load(Relaxed) {

@@ -24,7 +24,7 @@ impl<T> Default for Published<T> {
 
 impl<T> Published<T> {
     /// The value, if there is one.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self) -> Option<&T> {
         // SAFETY: NULL, or of a box that `set` has leaked and that only the drop of `self` frees.
         unsafe { self.now.load(Acquire).as_ref() }

@@ -31,6 +31,7 @@ static INSTALL: Once = Once::new();
 static HITS: AtomicUsize = AtomicUsize::new(0);
 
 /// How often a page of any of our maps was gone: as long as this stays, no map has been torn.
+#[inline(always)]
 pub fn hits() -> usize {
     HITS.load(Acquire)
 }

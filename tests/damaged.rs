@@ -37,6 +37,7 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::Scratch;
 use support::check::{self, check};
@@ -234,19 +235,36 @@ fn child() {
     let number = |s: &str| s.parse::<u64>().expect("a number");
     let board: Mapped<Board> = Mapped::open(&directory.join("board")).expect("the board");
     let seeds = seeds();
+    kissdb::log::set(kissdb::log::Level::Info, |_, text| {
+        let fit = (1..1000).contains(&text.len()) && !text.contains(char::is_control);
+        if !fit {
+            *UNFIT.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+        }
+    });
     for n in number(from)..number(to) {
         board.run.store(n, Relaxed);
         board.since.store(procs::now(), SeqCst);
         let seed = seed_of(number(seed), n);
         let d = damaged(&seeds, seed, u32::MAX);
         let path = directory.join(format!("{n}.db"));
-        if let Err(finding) = judge_file(&path, &d.bytes, &mut Rng(mix(seed ^ 6))) {
+        let judged = judge_file(&path, &d.bytes, &mut Rng(mix(seed ^ 6)));
+        if let Err(finding) = judged.and_then(|_| unfit()) {
             std::fs::write(directory.join("finding"), finding).expect("a finding");
             std::process::exit(7);
         }
         board.since.store(0, SeqCst);
         board.done.fetch_add(1, SeqCst);
     }
+}
+
+/// A message that is no line for a log: whatever a file holds ends up there.
+static UNFIT: Mutex<Option<String>> = Mutex::new(None);
+
+fn unfit() -> Judged {
+    let text = UNFIT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    text.map_or(Ok(()), |text| {
+        Err(format!("a message: {}", text.escape_debug()))
+    })
 }
 
 /// The same as in memory, shorter: what the C functions answer on a real file.

@@ -252,6 +252,8 @@ fn job(name: &str, arguments: &[&str]) -> String {
         ("objects-of", [path]) => rights::objects_of(path),
         ("open-and-close", [door, path]) => deaths::open_and_close(door, path),
         ("orphan", [path]) => users::orphan(path),
+        ("outlived", [door, path]) => users::outlived(door, path),
+        ("outliving", [path, tells]) => users::outliving(path, tells),
         ("put-like-a-table", [path]) => damage::put_like_a_table(path),
         ("reads-beside", [path, time]) => rights::reads_beside(path, time),
         ("writes-beside", [path, time]) => rights::writes_beside(path, time),

@@ -546,6 +546,7 @@ const CASES: &[(&str, Case)] = &[
     ("memory", memory),
     ("shortened", shortened),
     ("bus error of another", bus_error_of_another),
+    ("bus error of a plain handler", bus_error_of_a_plain_handler),
     ("bus error by default", bus_error_by_default),
     ("deleted", deleted),
     ("replaced", replaced),
@@ -1252,6 +1253,18 @@ fn bus_error_of_another(path: &Path) -> Result<(), String> {
     foreign_bus_error(path)
 }
 
+extern "C" fn plain_handler(_: i32) {
+    // SAFETY: as in own_handler.
+    unsafe { libc::_exit(34) };
+}
+
+fn bus_error_of_a_plain_handler(path: &Path) -> Result<(), String> {
+    // SAFETY: a handler of the signature that signal asks for.
+    unsafe { libc::signal(libc::SIGBUS, plain_handler as *const () as usize) };
+    let _db = open(path, ffi::RWCREAT)?;
+    foreign_bus_error(path)
+}
+
 fn bus_error_by_default(path: &Path) -> Result<(), String> {
     // SAFETY: the default action.
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
@@ -1268,6 +1281,11 @@ fn the_bus_errors_of_others_are_theirs() {
     assert!(
         own.as_ref().is_err_and(|e| e.contains("exit 33")),
         "{own:?}"
+    );
+    let plain = case("bus error of a plain handler", &scratch.db("c.db"), |_| ());
+    assert!(
+        plain.as_ref().is_err_and(|e| e.contains("exit 34")),
+        "{plain:?}"
     );
     let none = case("bus error by default", &scratch.db("b.db"), |_| ());
     assert!(

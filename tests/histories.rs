@@ -56,6 +56,8 @@ fn child() {
         return;
     }
     procs::die_with_the_driver();
+    // Nobody listens, but what there is to say of the dead is put into words.
+    kissdb::log::set(kissdb::log::Level::Info, |_, _| ());
     let mut handles: Vec<Plain> = (0..HANDLES).map(|_| Plain::new()).collect();
     let mut iterators: Vec<KISSDB_Iterator> = (0..HANDLES)
         .map(|_| KISSDB_Iterator {

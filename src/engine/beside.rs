@@ -42,8 +42,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub fn open_beside(store: S, state: H) -> Result<Self> {
         let words = state.as_ref();
         words.phase.store(phase::CHANGED, Relaxed);
-        // Who changes the file has mended what it touches, and a torn record is a put under way.
-        words.recovered.store(1, Relaxed);
         Self::open(store, state, false, false)
     }
 
@@ -60,11 +58,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         f: impl FnOnce(&mut Self) -> Result<R>,
         slots: impl Fn(&Self, Option<&R>) -> Option<Range<u64>>,
     ) -> Result<Look<R>> {
-        match self.condition()? {
-            Condition::Clean => {}
-            Condition::Marked if written => {}
+        let under_way = match self.condition()? {
+            Condition::Clean => false,
+            Condition::Marked if written => true,
             _ => return Ok(Look::Unrecovered),
-        }
+        };
+        // Who changes the file has mended what it touches, and a torn record is a put under way. In a closed file it
+        // is damage.
+        self.st().recovered.store(under_way.into(), Relaxed);
         let witness = |engine: &Self, last: Option<&R>| {
             let slots = slots(engine, last);
             slots.map(|s| engine.witness(s)).transpose()

@@ -175,7 +175,6 @@ mod memory {
         bytes: RefCell<Vec<u8>>,
         log: RefCell<Vec<Event>>,
         fail_after: Cell<Option<u64>>,
-        limit: Cell<Option<u64>>,
     }
 
     impl Memory {
@@ -205,11 +204,6 @@ mod memory {
         /// After `n` more changes every change and sync fails; `None`: never.
         pub fn fail_after(&self, n: Option<u64>) {
             self.fail_after.set(n);
-        }
-
-        /// The medium has room for a file of this many bytes.
-        pub fn limit(&self, bytes: Option<u64>) {
-            self.limit.set(bytes);
         }
 
         fn event(&self, e: Event) -> Result<()> {
@@ -251,9 +245,6 @@ mod memory {
         }
 
         fn grow(&self, len: u64) -> Result<()> {
-            if self.limit.get().is_some_and(|max| len > max) {
-                return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
-            }
             if len > self.bytes.borrow().len() as u64 {
                 self.event(Event::Length(len))?;
                 self.bytes.borrow_mut().resize(len as usize, 0);

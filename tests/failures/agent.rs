@@ -11,7 +11,7 @@
 //! | `get H KEY` | the value, or `!` and the answer |
 //! | `delete H KEY` | the answer |
 //! | `keys H` | the keys, sorted |
-//! | `lock H`, `unlock H`, `wait H`, `post H` | `done` |
+//! | `lock H`, `read H`, `unlock H`, `wait H`, `post H` | `done` |
 //! | `count H`, `semaphore H`, `mode H` | the number |
 //! | `cd PATH`, `umask MODE`, `euid UID GID`, `no-files N`, `file-limit BYTES` | `done` |
 //! | `fork` | `done`, by a child that goes on in its place; `parent` goes back to the parent once the child has gone |
@@ -361,6 +361,11 @@ fn on_handle(door: &Door, call: &str, rest: &[&str]) -> Option<String> {
         ("lock", []) => {
             // SAFETY: shared is mapped while the database is open.
             unsafe { ffi::Kdb_wrlock(&raw mut (*db.shared()).rwlock) };
+            "done".into()
+        }
+        ("read", []) => {
+            // SAFETY: as above.
+            unsafe { ffi::Kdb_rdlock(&raw mut (*db.shared()).rwlock) };
             "done".into()
         }
         ("unlock", []) => {

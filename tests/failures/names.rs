@@ -281,6 +281,30 @@ fn failure_21_a_relative_path() {
 }
 
 #[test]
+fn a_new_file_by_its_bare_name() {
+    // A program makes a database in the directory that it works in. Fails if that does not work, or if it is not the file that others
+    // know by its whole path.
+    let scratch = place();
+    let dir = scratch.path().file_name().and_then(|n| n.to_str());
+    let name = format!("{}.db", dir.expect("a name"));
+    scratch.also(&name);
+    let path = scratch.db(&name);
+    let mut agent = Agent::start();
+    assert_eq!(
+        agent.ask(&format!("cd {}", scratch.path().display())),
+        "done"
+    );
+    assert_eq!(agent.ask(&format!("open h RWCREAT {name}")), "0");
+    assert_eq!(agent.ask("put h /a 1"), "0");
+    let db = open(&path);
+    finds("by the whole path", &db, &model(&[("/a", b"1")]));
+    close(&db);
+    assert_eq!(agent.ask("close h"), "0");
+    is_clean("both", &path, &model(&[("/a", b"1")]));
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+#[test]
 fn failure_21_the_file_is_replaced_while_it_is_open() {
     // On the disk: another file under the same name, put there by a restore while the database was open. The next user
     // joined the state of the old file with the new one: tables of the one, pairs of the other. Fails if the new file

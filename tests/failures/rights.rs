@@ -353,6 +353,39 @@ fn promise_8_a_reader_sees_what_writers_do() {
     assert_eq!(scratch.objects(), [""; 0]);
 }
 
+#[test]
+fn promise_8_a_reader_beside_writers_of_a_damaged_file() {
+    // Both copies of a pair of a closed file are damaged. What a user saw who may not write the file: that there is no
+    // such setting (1), where everybody else was told that it is damaged (-4). Fails if it is so, or if the answer takes long.
+    // Once a writer changes the file, such a pair may be a put under way for those who do not share his state.
+    if !is_root("a reader of a damaged file") {
+        return;
+    }
+    let (scratch, path) = place_of(ALICE, TEAM, 0o644);
+    let mut image = Image::with(SETTINGS, &[("/a", b"1"), ("/b", b"2")]);
+    let pair = image.find("/b").2;
+    image.ruin(pair).save(&path);
+    let mut writer = user(ALICE, TEAM);
+    assert_eq!(writer.ask(&format!("open h RDWR {}", path.display())), "0");
+    let mut reader = user(BOB, BOB);
+    assert_eq!(
+        reader.ask(&format!("open h RDONLY {}", path.display())),
+        "0"
+    );
+    let damaged = format!("!{}", ffi::ERROR_CORRUPT_DBFILE);
+    for who in [&mut reader, &mut writer] {
+        assert_eq!(who.ask_quickly("get h /b"), damaged);
+        assert_eq!(who.ask("get h /a"), "1");
+    }
+    assert_eq!(writer.ask("put h /c 3"), "0");
+    assert_eq!(writer.ask("get h /b"), damaged);
+    assert_eq!(reader.ask_quickly("get h /b"), "!1");
+    assert_eq!(reader.ask("get h /c"), "3");
+    assert_eq!(reader.ask("close h"), "0");
+    assert_eq!(writer.ask("close h"), "0");
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
 /// Keys that are there all the time while [`writes_beside`] runs, some of them in one slot.
 fn steady_keys() -> Vec<String> {
     let mut keys = super::build::names_in_slot("steady", 7, 510, 3);

@@ -227,6 +227,211 @@ pub fn orphan(path: &str) -> String {
     }
 }
 
+/// In a fork child: what a user does with a handle that it has inherited, and a number for what was wrong.
+fn goes_on(db: &Plain) -> i32 {
+    let steps = [
+        db.get(b"/parent") == Ok(b"2".to_vec()),
+        db.put(b"/child", b"3") == (0, 1),
+        db.get(b"/child") == Ok(b"3".to_vec()),
+        db.close() == 0,
+    ];
+    steps
+        .iter()
+        .position(|&right| !right)
+        .map_or(0, |n| n as i32 + 1)
+}
+
+#[test]
+fn failure_16_a_fork_child_whose_parent_has_closed() {
+    // The child makes its first call when the parent has closed and the shared objects are gone: alone in one turn, beside
+    // a user who came after that in the other. The original's child went on in memory that nobody else saw. Fails if it does not
+    // find what the parent has put, if what it puts is lost, or if it and the newcomer do not see each other.
+    for other in [false, true] {
+        let scratch = place();
+        let path = scratch.db("a.db");
+        make(&path, SETTINGS, &[("/a", b"1")]);
+        let mut agent = Agent::start();
+        let door = if other { "beside" } else { "alone" };
+        assert_eq!(
+            agent.ask(&format!("job outlived {door} {}", path.display())),
+            "0"
+        );
+        let mut wanted = model(&[("/a", b"1"), ("/parent", b"2"), ("/child", b"3")]);
+        if other {
+            wanted.insert(b"/other".to_vec(), b"4".to_vec());
+        }
+        is_clean(door, &path, &wanted);
+        assert_eq!(scratch.objects(), [""; 0], "{door}");
+    }
+}
+
+/// In the agent: opens, puts, forks, closes; then the child goes on. Answers how it ended.
+pub fn outlived(door: &str, path: &str) -> String {
+    let path = Path::new(path);
+    let db = opened(path, ffi::RDWR, SETTINGS);
+    assert_eq!(db.put(b"/parent", b"2"), (0, 1));
+    let mut pipe = [0; 2];
+    // SAFETY: the buffer has room for two descriptors; the child goes on with the one thread that it has, and ends by
+    // _exit.
+    unsafe {
+        assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
+        let child = libc::fork();
+        if child == 0 {
+            procs::die_with_the_driver();
+            let mut byte = 0u8;
+            libc::read(pipe[0], (&raw mut byte).cast(), 1);
+            libc::_exit(goes_on(&db));
+        }
+        assert_eq!(db.close(), 0);
+        let other = (door == "beside").then(|| opened(path, ffi::RDWR, SETTINGS));
+        if let Some(other) = &other {
+            assert_eq!(other.put(b"/other", b"4"), (0, 1));
+        }
+        assert_eq!(libc::write(pipe[1], b"x".as_ptr().cast(), 1), 1);
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        for fd in pipe {
+            libc::close(fd);
+        }
+        if let Some(other) = other {
+            assert_eq!(other.get(b"/child"), Ok(b"3".to_vec()));
+            assert_eq!(other.close(), 0);
+        }
+        status.to_string()
+    }
+}
+
+#[test]
+fn failure_16_a_fork_child_goes_on_after_its_parents_death() {
+    // The parent is killed with a change that it has not closed; then its child makes its first call. Nobody else is there:
+    // what the shared object says is that of a dead life. Fails if the child does not find the change, or cannot
+    // close the file.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    let told = scratch.db("told");
+    let mut agent = Agent::start();
+    let work = format!("job outliving {} {}", path.display(), told.display());
+    assert_eq!(agent.ask(&work), "done");
+    agent.kill();
+    let since = Instant::now();
+    while !told.exists() && since.elapsed() < 10 * ONE_SECOND {
+        std::thread::sleep(ONE_SECOND / 1000);
+    }
+    assert_eq!(fs::read_to_string(&told).ok().as_deref(), Some("0"));
+    let wanted = model(&[("/a", b"1"), ("/parent", b"2"), ("/child", b"3")]);
+    is_clean("the child", &path, &wanted);
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+/// In the agent: opens, puts, and leaves a child that goes on when this process has died, and then writes to `tells`.
+pub fn outliving(path: &str, tells: &str) -> String {
+    let db = opened(Path::new(path), ffi::RDWR, SETTINGS);
+    assert_eq!(db.put(b"/parent", b"2"), (0, 1));
+    // SAFETY: the child goes on with the one thread that it has, and ends by _exit.
+    unsafe {
+        let parent = libc::getpid();
+        if libc::fork() == 0 {
+            libc::close(1);
+            // No longer than any test may take, whatever happens to the driver.
+            libc::alarm(20);
+            while libc::getppid() == parent {
+                libc::usleep(1000);
+            }
+            let wrong = goes_on(&db).to_string();
+            let before = format!("{tells}.new");
+            let _ = fs::write(&before, wrong).and_then(|()| fs::rename(before, tells));
+            libc::_exit(0);
+        }
+    }
+    db.leak();
+    "done".into()
+}
+
+#[test]
+fn failure_16_the_lock_for_readers() {
+    // Callers take the lock for reading around several calls, and again inside. Fails if a second reader waits, if a
+    // writer does not wait for each of them, or waits longer than they stay.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    let (mut one, mut two, mut writer) = (Agent::start(), Agent::start(), Agent::start());
+    for agent in [&mut one, &mut two, &mut writer] {
+        assert_eq!(agent.ask(&format!("open h RDWR {}", path.display())), "0");
+    }
+    for line in ["read h", "read h", "get h /a"] {
+        let answer = if line == "get h /a" { "1" } else { "done" };
+        assert_eq!(one.ask(line), answer);
+        assert_eq!(two.ask(line), answer);
+    }
+    writer.tell("lock h");
+    for agent in [&mut one, &mut two] {
+        for _ in 0..2 {
+            assert_eq!(writer.hear(ONE_SECOND / 20), None, "a reader has it");
+            assert_eq!(agent.ask("unlock h"), "done");
+        }
+    }
+    assert_eq!(writer.hear(ONE_SECOND).as_deref(), Some("done"));
+    assert_eq!(writer.ask("unlock h"), "done");
+    for agent in [&mut one, &mut two, &mut writer] {
+        assert_eq!(agent.ask("close h"), "0");
+    }
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+#[test]
+fn failure_17_a_reader_is_left_alone_with_the_changes_of_a_dead_writer() {
+    // A writer is killed; the last one to close is a handle that was opened for reading, by somebody who may write the
+    // file. Fails if that leaves an unclean file, or one without the change.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    let mut writer = Agent::start();
+    assert_eq!(writer.ask(&format!("open h RDWR {}", path.display())), "0");
+    let reader = opened(&path, ffi::RDONLY, SETTINGS);
+    assert_eq!(writer.ask("put h /b 2"), "0");
+    writer.kill();
+    assert_eq!(reader.get(b"/b"), Ok(b"2".to_vec()));
+    assert_eq!(reader.close(), 0);
+    is_clean("the reader", &path, &model(&[("/a", b"1"), ("/b", b"2")]));
+    assert_eq!(scratch.objects(), [""; 0]);
+}
+
+#[test]
+fn what_callers_have_cached_is_carried_out_by_a_last_closer_that_reads() {
+    // The database was opened for writing, and callers keep changes in a cache. The last one to close carries them out, and
+    // that may be a handle that was opened for reading. Fails if it is refused there, or if it is not without a cache.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    make(&path, SETTINGS, &[("/a", b"1")]);
+    let writer = Handle::opened(&path, ffi::RDWR, SETTINGS).expect("open");
+    let reader = Handle::opened(&path, ffi::RDONLY, SETTINGS).expect("open");
+    assert_eq!(reader.put(b"/b", b"2").0, ffi::ERROR_ACCESS_VIOLATION);
+    writer.set_cache_created(true);
+    let cache = writer.plain().cache_name().expect("a name");
+    let cache = std::ffi::CString::new(cache).expect("a name");
+    for first in [ffi::Kdb_true, ffi::Kdb_false] {
+        let mut made = 99;
+        // SAFETY: the name lives through the call, made is ours, the descriptor as well.
+        unsafe {
+            let fd = ffi::kdbShmemOpen(cache.as_ptr(), 4096, &mut made);
+            assert!(fd >= 0 && made == first);
+            libc::close(fd);
+        }
+    }
+    let shared = kissdb::shared::list();
+    let ours = shared.iter().find(|s| s.is_of(&path)).expect("ours");
+    let values: Vec<_> = ours.objects.iter().filter_map(|o| o.value).collect();
+    assert_eq!((values, ours.cached), (vec![1], true));
+    assert_eq!(writer.close(), 0);
+    assert_eq!(reader.put(b"/b", b"2"), (0, 1));
+    assert_eq!(reader.delete(b"/a").0, 0);
+    assert_eq!(reader.close(), 0);
+    is_clean("the reader", &path, &model(&[("/b", b"2")]));
+    // The cache itself is the callers'.
+    assert_eq!(scratch.objects(), [support::object_name(&path, "-cache")]);
+}
+
 #[test]
 fn failure_16_descriptors_are_not_inherited_by_other_programs() {
     // A user starts another program (exec) and dies. The original's descriptors went along; with them went locks, and

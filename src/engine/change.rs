@@ -476,55 +476,74 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// end delimiters follow at the close.
     fn put_new(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         let (pair, in_gap) = self.room_for_pair()?;
-        let table = place.table as u64;
-        let mut block = RawBlock::new(self.sizes, Side::A, true, key.bytes(), value, table);
-        block.mark_empty(self.sizes);
         self.begin_intent(place.at, pair, false);
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
         }
-        let written = self.write_new_pair(pair, &block);
+        let written = self.write_new_pair(pair, key, value, place.table as u64);
         if written.is_err() && !in_gap {
             // As it was. Zeros could not be stored into pages that the medium has no room for.
             self.truncate(pair)?;
         }
-        written?;
+        let sum = written?;
         let place = Place { pair, ..*place };
-        self.commit(&place, key, block.sum(self.sizes))?;
+        self.commit(&place, key, sum)?;
         if in_gap {
             self.st().gap_count.fetch_sub(1, Relaxed);
         }
         Ok(())
     }
 
-    fn write_new_pair(&mut self, pair: u64, block: &RawBlock) -> Result<()> {
+    /// Answers the [`RawBlock::sum`] of both blocks.
+    fn write_new_pair(&mut self, pair: u64, key: &Key, value: &[u8], table: u64) -> Result<u32> {
         let mut both = [0; PAIR as usize];
-        for side in [Side::A, Side::B] {
-            let at = side.offset(0) as usize;
-            both[at..at + block::END].copy_from_slice(&block.0[..block::END]);
-            put_u64(&mut both, at, side.delimiters(true).0);
-        }
-        if !self.sizes.covers_all() {
-            self.store.allocate(pair, PAIR)?;
-            if block.table() > 0 {
-                // The checksum does not cover the table number; a pair that named table 0 instead
-                // would take the slot of another key in the original's eyes.
-                for side in [Side::A, Side::B] {
-                    self.store
-                        .store(side.offset(pair) + block::TABLE as u64, block.table())?;
-                }
-                self.sync()?;
+        let (a, b) = both.split_at_mut(block::SIZE);
+        let sum = if self.sizes.covers_all() && !value.is_empty() {
+            let sum = RawBlock::sum_of(key.bytes(), value, table);
+            for half in [&mut *a, &mut *b] {
+                block::fill(half, key.bytes(), value, table);
+                put_u64(half, block::CHECKSUM, u64::from(sum));
             }
-            if self.uncovered_tail() {
-                for side in [Side::A, Side::B] {
-                    let at = side.offset(pair) + SECTOR;
-                    let behind = &block.0[SECTOR as usize..block::END];
-                    self.replace(at, behind.len() as u64, |i| u64_at(behind, i))?;
-                }
-                self.sync()?;
+            sum
+        } else {
+            let mut block = RawBlock::new(self.sizes, Side::A, true, key.bytes(), value, table);
+            block.mark_empty(self.sizes);
+            self.prepare_uncovered(pair, &block)?;
+            for half in [&mut *a, &mut *b] {
+                half[..block::END].copy_from_slice(&block.0[..block::END]);
             }
+            block.sum(self.sizes)
+        };
+        put_u64(a, 0, Side::A.delimiters(true).0);
+        put_u64(b, 0, Side::B.delimiters(true).0);
+        self.store.write_pair(pair, &both)?;
+        Ok(sum)
+    }
+
+    /// What the checksum of a new pair does not cover goes first.
+    fn prepare_uncovered(&mut self, pair: u64, block: &RawBlock) -> Result<()> {
+        if self.sizes.covers_all() {
+            return Ok(());
         }
-        self.store.write_pair(pair, &both)
+        self.store.allocate(pair, PAIR)?;
+        if block.table() > 0 {
+            // The checksum does not cover the table number; a pair that named table 0 instead
+            // would take the slot of another key in the original's eyes.
+            for side in [Side::A, Side::B] {
+                self.store
+                    .store(side.offset(pair) + block::TABLE as u64, block.table())?;
+            }
+            self.sync()?;
+        }
+        if self.uncovered_tail() {
+            for side in [Side::A, Side::B] {
+                let at = side.offset(pair) + SECTOR;
+                let behind = &block.0[SECTOR as usize..block::END];
+                self.replace(at, behind.len() as u64, |i| u64_at(behind, i))?;
+            }
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// Delimiters of both copies and the slot; the contents stay as they are until the close, so
@@ -661,7 +680,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Makes the file reach `bytes` behind `at`, in one step: it must never end inside a pair. And
-    /// beyond, because each growth is a change of the file's length.
+    /// beyond, by whole pairs, because each growth is a change of the file's length.
     fn make_room(&mut self, at: u64, bytes: u64) -> Result<()> {
         let need = at
             .checked_add(bytes)
@@ -672,15 +691,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let len = self.store.len()?;
         if need > len || len % PAGE != 0 {
-            let limit = if self.large {
-                u64::MAX - PAGE
-            } else {
-                OLD_LIMIT
-            };
+            let limit = self.limit();
             if need > limit {
                 return Err(io::Error::from_raw_os_error(libc::EFBIG).into());
             }
-            let step = (need / 8).clamp(STEP.0, STEP.1);
+            let step = (need / 8).clamp(STEP.0, STEP.1).next_multiple_of(PAIR);
             let want = need.saturating_add(step).next_multiple_of(PAGE).min(limit);
             if self.extend(want).is_err() {
                 self.extend(need.next_multiple_of(PAGE))?;
@@ -693,11 +708,26 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
+    /// How long the file may become.
+    fn limit(&self) -> u64 {
+        match self.large {
+            true => u64::MAX - PAGE,
+            false => OLD_LIMIT,
+        }
+    }
+
     /// Appends an empty table and links it; answers its number.
     pub(crate) fn append_table(&mut self) -> Result<usize> {
         let at = self.st().end.load(Relaxed);
-        self.make_room(at, table::SIZE + PAIR)?;
+        self.make_room(at, table::SIZE)?;
         self.store.allocate(at, table::SIZE)?;
+        // Whole pairs fit behind it, so that none of them will cross the end that the file has now, which
+        // would cost a sync.
+        let len = self.store.known_len();
+        let odd = len.saturating_sub(at + table::SIZE) % PAIR;
+        if odd != 0 && len + PAIR - odd <= self.limit() {
+            self.extend(len + PAIR - odd)?;
+        }
         let slot = match self.tables.last() {
             Some(&last) => table::slot_offset(last, table::SLOTS as u16),
             None => at,

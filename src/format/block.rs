@@ -115,6 +115,14 @@ pub fn value_word(value: &[u8], i: usize) -> u64 {
     }
 }
 
+/// Key, value and table number of a block into its zeros.
+pub fn fill(zeros: &mut [u8], key: &[u8], value: &[u8], table: u64) {
+    zeros[KEY..KEY + key.len()].copy_from_slice(key);
+    zeros[VALUE_SIZE..VALUE].copy_from_slice(&(value.len() as u32).to_le_bytes());
+    zeros[VALUE..VALUE + value.len()].copy_from_slice(value);
+    put_u64(zeros, TABLE, table);
+}
+
 /// The bytes of a block, unchecked.
 #[derive(Clone)]
 pub struct RawBlock(pub Box<[u8; SIZE]>);
@@ -130,10 +138,7 @@ impl RawBlock {
     /// `key` is 1..=127 bytes, `value` not larger than the sizes allow.
     pub fn new(sizes: Sizes, side: Side, live: bool, key: &[u8], value: &[u8], table: u64) -> Self {
         let mut b = Self::zeroed();
-        b.0[KEY..KEY + key.len()].copy_from_slice(key);
-        b.0[VALUE_SIZE..VALUE].copy_from_slice(&(value.len() as u32).to_le_bytes());
-        b.0[VALUE..VALUE + value.len()].copy_from_slice(value);
-        put_u64(&mut b.0[..], TABLE, table);
+        fill(&mut b.0[..], key, value, table);
         b.set_delimiters(side, live);
         b.seal(sizes);
         b

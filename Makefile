@@ -17,8 +17,10 @@ MANDIR     ?= $(DATADIR)/man
 
 VERSION := $(shell sed -n '/^version/{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
-TARGET  := $(or $(CARGO_TARGET_DIR),target)$(addprefix /with-,$(FEATURES))
-OUT     := $(TARGET)$(addprefix /,$(CARGO_BUILD_TARGET))/release
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+# In a directory of its own: what cargo builds by itself under the same names lacks the feature capi.
+LIBRARY := $(TARGET)/library$(addprefix -with-,$(FEATURES))
+OUT     := $(LIBRARY)$(addprefix /,$(CARGO_BUILD_TARGET))/release
 
 SONAME := libkissdb.so.$(MAJOR)
 SOFILE := libkissdb.so.$(VERSION)
@@ -34,7 +36,7 @@ build: $(OUT)/libkissdb.so $(COMMAND)
 
 # Both libraries come from one run; cargo leaves the time of a library that it need not change.
 $(OUT)/libkissdb.so: $(SOURCE)
-	$(CARGO) build --release --lib --target-dir $(TARGET) --features "capi $(FEATURES)"
+	$(CARGO) build --release --lib --target-dir $(LIBRARY) --features "capi $(FEATURES)"
 	@touch -c $(OUT)/libkissdb.so $(OUT)/libkissdb.a
 
 # The functions that man/kissdb.3 is about: each finds it by its own name.

@@ -16,7 +16,7 @@
 //! returns, when it holds no lock of the library any more; so a receiver may use the library, and
 //! what it does there is not logged. Without a receiver no text is made and nothing is allocated.
 
-use crate::sys::current::Current;
+use crate::sys::published::Published;
 use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +48,7 @@ impl Level {
 type Receiver = Box<dyn Fn(Level, &str) + Send + Sync>;
 
 /// Who gets messages, and up to which level.
-static RECEIVER: Current<Option<(Level, Receiver)>> = Current::new();
+static RECEIVER: Published<(Level, Receiver)> = Published::new();
 
 /// The level that somebody wants to hear: what most calls look at. 0 is none.
 static WANTED: AtomicU8 = AtomicU8::new(wanted(None));
@@ -191,7 +191,7 @@ impl Drop for Deliver {
 fn hand_over(level: Level, text: &str) {
     #[cfg(feature = "dlt")]
     crate::sys::dlt::send(level, text);
-    if let Some(Some((wanted, receiver))) = RECEIVER.get()
+    if let Some((wanted, receiver)) = RECEIVER.get()
         && level <= *wanted
     {
         // A panic would leave through a call that has succeeded.

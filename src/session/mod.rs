@@ -270,8 +270,6 @@ impl Session {
         medium::leave_behind(std::mem::replace(&mut self.engine, engine));
         self.file = file;
         self.shm = shm;
-        // Another thread of the parent may have been inside the old one as well.
-        self.reads = Arc::new(Reads::new());
         self.reads.follow(&self.engine, &self.shm, self.sem);
         self.me = me;
         self.process = fork::generation();

@@ -50,7 +50,7 @@ impl Parts {
 impl Reads {
     pub(super) fn new() -> Self {
         Self {
-            now: Published::default(),
+            now: Published::new(),
         }
     }
 
@@ -58,14 +58,14 @@ impl Reads {
     pub(super) fn follow(&self, engine: &Engine<Medium, Words>, shm: &Arc<Shm>, sem: Option<Sem>) {
         let parts = match engine.store() {
             // Who reads beside the writers has none of their words.
-            Medium::File(map) if !shm.is_nameless() => Some(Box::new(Parts {
+            Medium::File(map) if !shm.is_nameless() => Some(Parts {
                 map: map.clone(),
                 shm: shm.clone(),
                 index: engine.index().clone(),
                 sizes: engine.sizes(),
                 sem,
                 hits: AtomicUsize::new(sigbus::hits()),
-            })),
+            }),
             _ => None,
         };
         self.now.set(parts);

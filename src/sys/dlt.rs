@@ -3,7 +3,7 @@
 //! The context is registered at the first message, never earlier: libdlt does nothing in a child of
 //! a process that has used it before the fork, and what it would need is made again after an exec.
 
-use super::current::Current;
+use super::published::Published;
 use crate::log::Level;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -32,7 +32,7 @@ struct Context(UnsafeCell<Fields>);
 // SAFETY: only libdlt touches the fields, and it may be called from any thread.
 unsafe impl Sync for Context {}
 
-static CONTEXT: Current<Box<Context>> = Current::new();
+static CONTEXT: Published<Box<Context>> = Published::new();
 
 fn context() -> Option<&'static Context> {
     if let Some(c) = CONTEXT.get() {
@@ -52,7 +52,7 @@ fn context() -> Option<&'static Context> {
         return None;
     }
     // Two threads may do this at the same time: libdlt knows the context by its name.
-    CONTEXT.set(c);
+    CONTEXT.set(Some(c));
     CONTEXT.get().map(|c| &**c)
 }
 

@@ -5,7 +5,6 @@
 //! bytes are copied in and out, words are atomics.
 
 pub mod callers;
-pub mod current;
 #[cfg(feature = "dlt")]
 pub mod dlt;
 pub mod file;

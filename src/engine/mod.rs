@@ -13,7 +13,10 @@
 
 mod beside;
 mod change;
+mod copies;
+mod growth;
 pub mod index;
+mod intent;
 mod look;
 mod places;
 mod recover;

@@ -9,7 +9,7 @@
 //! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
 //!    recovered then, and nothing is lost if somebody does.
 
-use super::change::SECTOR;
+use super::copies::SECTOR;
 use super::state::phase;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@
 use super::medium::{Medium, Words};
 use crate::engine::{Engine, Look};
 use crate::error::{Error, Result};
-use crate::sys::file::FileMap;
+use crate::sys::map::FileMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

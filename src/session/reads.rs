@@ -6,7 +6,7 @@ use crate::engine::Position;
 use crate::engine::index::{Index, Reader};
 use crate::format::Sizes;
 use crate::format::key::Key;
-use crate::sys::file::FileMap;
+use crate::sys::map::FileMap;
 use crate::sys::published::Published;
 use crate::sys::sem::Sem;
 use crate::sys::shm::Shm;

@@ -10,6 +10,7 @@ pub mod dlt;
 pub mod file;
 pub mod fork;
 pub mod lock;
+pub mod map;
 pub mod names;
 pub mod published;
 #[cfg(feature = "capi")]

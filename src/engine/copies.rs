@@ -1,0 +1,235 @@
+//! The stores of a change, in their order: copies of a pair, delimiters, slots. docs/design.md proves each.
+
+use super::index::{self, print_of};
+use super::{Engine, Outcome, Pair, Place, State, Storage};
+use crate::error::Result;
+use crate::format::block::{self, PAIR, RawBlock, Side};
+use crate::format::key::Key;
+use crate::format::slot::{Slot, Word};
+use crate::format::{PAGE, put_u64, u64_at, word_of};
+use std::ops::Range;
+
+/// The unit in which a medium loses writes.
+pub(super) const SECTOR: u64 = 512;
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Whether a copy has the start delimiter of a live one. If not, it gets its end delimiter after a sync:
+    /// a live one beside what was there before would bring that back.
+    pub(super) fn begins_live(&self, side: Side, pair: u64) -> Result<bool> {
+        Ok(self.store.load(side.offset(pair))? == side.delimiters(true).0)
+    }
+
+    /// Stores words of the field that begins with the size of the value.
+    pub(super) fn store_field(&self, field: u64, words: Range<usize>, value: &[u8]) -> Result<()> {
+        let mut some = [0; 16];
+        for from in words.clone().step_by(some.len()) {
+            let n = (words.end - from).min(some.len());
+            for (i, word) in (from..).zip(&mut some[..n]) {
+                *word = block::value_word(value, i);
+            }
+            self.store.store_all(field + 8 * from as u64, &some[..n])?;
+        }
+        Ok(())
+    }
+
+    /// Stores the key field of the block at `at`, if it holds another key.
+    pub(super) fn store_key(&self, at: u64, key: &Key) -> Result<()> {
+        let at = at + block::KEY as u64;
+        if self.store.holds(at, key)? {
+            return Ok(());
+        }
+        let mut field = [0; block::KEY_LEN / 8];
+        for (i, word) in field.iter_mut().enumerate() {
+            *word = word_of(key.bytes(), 8 * i);
+        }
+        self.store.store_all(at, &field)
+    }
+
+    /// The slot of a pair whose copy A is whole, with this [`RawBlock::sum`], and whose B is too, or deleted.
+    pub(super) fn commit(&mut self, place: &Place, key: &Key, sum: u32) -> Result<()> {
+        let word = Word::tagged(Side::A, self.epoch(), sum);
+        let print = print_of(key.hash());
+        self.write_slot(place, Slot::live(place.pair, word), print)?;
+        self.end_intent();
+        self.set_checked(place.pair, true);
+        // Both copies were written as a whole, or were tidy before.
+        self.tidy.set(place.pair, true);
+        Ok(())
+    }
+
+    /// Answers the [`RawBlock::sum`] of both blocks.
+    pub(super) fn write_new_pair(
+        &mut self,
+        pair: u64,
+        key: &Key,
+        value: &[u8],
+        table: u64,
+    ) -> Result<u32> {
+        let mut both = [0; PAIR as usize];
+        let (a, b) = both.split_at_mut(block::SIZE);
+        let sum = if self.sizes.covers_all() && !value.is_empty() {
+            let sum = RawBlock::sum_of(key.bytes(), value, table);
+            for half in [&mut *a, &mut *b] {
+                block::fill(half, key.bytes(), value, table);
+                put_u64(half, block::CHECKSUM, u64::from(sum));
+            }
+            sum
+        } else {
+            let mut block = RawBlock::new(self.sizes, Side::A, true, key.bytes(), value, table);
+            block.mark_empty(self.sizes);
+            self.prepare_uncovered(pair, &block)?;
+            for half in [&mut *a, &mut *b] {
+                half[..block::END].copy_from_slice(&block.0[..block::END]);
+            }
+            block.sum(self.sizes)
+        };
+        put_u64(a, 0, Side::A.delimiters(true).0);
+        put_u64(b, 0, Side::B.delimiters(true).0);
+        self.store.write_pair(pair, &both)?;
+        Ok(sum)
+    }
+
+    /// What the checksum of a new pair does not cover goes first.
+    pub(super) fn prepare_uncovered(&mut self, pair: u64, block: &RawBlock) -> Result<()> {
+        if self.sizes.covers_all() {
+            return Ok(());
+        }
+        self.store.allocate(pair, PAIR)?;
+        if block.table() > 0 {
+            // The checksum does not cover the table number; a pair that named table 0 instead
+            // would take the slot of another key in the original's eyes.
+            for side in [Side::A, Side::B] {
+                self.store
+                    .store(side.offset(pair) + block::TABLE as u64, block.table())?;
+            }
+            self.sync()?;
+        }
+        if self.uncovered_tail() {
+            for side in [Side::A, Side::B] {
+                let at = side.offset(pair) + SECTOR;
+                let behind = &block.0[SECTOR as usize..block::END];
+                self.replace(at, behind.len() as u64, |i| u64_at(behind, i))?;
+            }
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Delimiters of both copies and the slot; the contents stay as they are until the close, so
+    /// that a torn delete is a live pair or a deleted one and never anything else.
+    pub(super) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
+        let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
+        self.begin_intent(place.at, place.pair, true);
+        // As tidy as it was.
+        self.checked.set(place.pair, false);
+        self.write_dead(place.pair)?;
+        self.write_slot(place, Slot::deleted(place.pair, word), index::DELETED)?;
+        self.end_intent();
+        Ok(())
+    }
+
+    /// Recovery: ends what was begun with a pair, so that everybody reads it as `outcome` from now on.
+    pub(super) fn finish(&mut self, pair: &Pair, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Live(side) => {
+                // A delete that did not happen. The end delimiter follows at the close.
+                self.store
+                    .store(side.offset(pair.at), side.delimiters(true).0)?;
+                let other = side.other();
+                let start = other.delimiters(true).0;
+                if !pair.verdict(other).good || pair.block(other).delimiters().0 != start {
+                    // Torn, not there yet, or still the deleted record that was in this place: with
+                    // another delimiter alone it would become a value.
+                    let mut block = pair.block(side).clone();
+                    block.set_delimiters(other, true);
+                    self.write_copy(pair.at, other, &block, false)?;
+                }
+                Ok(())
+            }
+            Outcome::Deleted(side) => {
+                let other = side.other();
+                if !pair.verdict(other).good {
+                    let mut block = pair.block(side).clone();
+                    block.set_delimiters(other, false);
+                    self.write_copy(pair.at, other, &block, true)?;
+                }
+                self.write_dead(pair.at)
+            }
+            Outcome::Damaged => Ok(()),
+        }
+    }
+
+    /// Zeroes pages that nothing names. Where the checksum does not cover the table number, a pair
+    /// must stop being one before that goes: it would take the slot of another key.
+    pub(super) fn erase(&mut self, at: u64, len: u64) -> Result<()> {
+        if !self.sizes.covers_all() {
+            let mut some = false;
+            for page in (at..at + len).step_by(PAGE as usize) {
+                if self.store.load(page)? != 0 {
+                    self.store.store(page, 0)?;
+                    some = true;
+                }
+            }
+            if some {
+                self.sync()?;
+            }
+        }
+        self.zero(at, len)
+    }
+
+    pub(super) fn write_dead(&self, pair: u64) -> Result<()> {
+        for side in [Side::A, Side::B] {
+            let (start, end) = side.delimiters(false);
+            self.store.store(side.offset(pair), start)?;
+            self.store
+                .store(side.offset(pair) + block::END as u64, end)?;
+        }
+        Ok(())
+    }
+
+    /// Offset of A last: it is what makes a slot used. `print`: what the slot holds from now on.
+    pub(super) fn write_slot(&mut self, place: &Place, slot: Slot, print: u16) -> Result<()> {
+        let at = place.at;
+        self.store.store(at + 16, slot.word.0)?;
+        self.store.store(at + 8, slot.b as u64)?;
+        self.store.store(at, slot.a as u64)?;
+        self.changed_slot(place, &slot, print);
+        Ok(())
+    }
+
+    /// Writes over one copy: its checksum is invalid from the first store to the last, and in its
+    /// first sector no prefix of the stores looks whole. `end`: also the end delimiter.
+    pub(super) fn write_copy(
+        &mut self,
+        pair: u64,
+        side: Side,
+        block: &RawBlock,
+        end: bool,
+    ) -> Result<()> {
+        let at = side.offset(pair);
+        let word = |i: usize| u64_at(&block.0[..], i);
+        self.store
+            .store(at + block::CHECKSUM as u64, block::WRITING)?;
+        if self.uncovered_tail() {
+            self.sync()?;
+        }
+        let tail = if end { block::SIZE } else { block::END } as u64;
+        self.replace(at + SECTOR, tail - SECTOR, |i| word(SECTOR as usize + i))?;
+        if self.uncovered_tail() {
+            self.sync()?;
+        }
+        let key = block::KEY as u64;
+        self.replace(at + key, SECTOR - key, |i| word(block::KEY + i))?;
+        self.store.store(at, word(0))?;
+        self.store
+            .store(at + block::CHECKSUM as u64, word(block::CHECKSUM))
+    }
+
+    /// With unusual sizes the checksum leaves a part of the value uncovered that lies outside the
+    /// first sector: there a sync must do what the checksum can't.
+    pub(super) fn uncovered_tail(&self) -> bool {
+        let covered = block::KEY + self.sizes.covered();
+        let value = block::VALUE + self.sizes.value as usize;
+        covered < value && value > SECTOR as usize
+    }
+}

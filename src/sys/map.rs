@@ -1,0 +1,416 @@
+//! The mapped file.
+//!
+//! It is mapped in pieces that never move; the last one may reach past the end of the file, so
+//! that growth by another process needs no new mapping. No access goes past the end: the length is
+//! asked for whenever one would.
+
+use super::file::File;
+use super::sigbus::{self, Guard};
+use super::{errno, room_allowed};
+use crate::engine::Storage;
+use crate::engine::storage::plain;
+use crate::error::{Error, Result};
+use crate::format::block::{self, KEY_LEN, PAIR};
+use crate::format::key::Key;
+use crate::format::slot::{Slot, Word};
+use memmap2::{MmapOptions, MmapRaw};
+use std::io;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+struct Map {
+    guard: Guard,
+    _map: MmapRaw,
+}
+
+/// The mapped file. Any thread may read while one writes.
+pub struct FileMap {
+    file: File,
+    /// Address of each piece, 0 while it is not mapped. Piece 0 is the first [`PIECE`] bytes, each
+    /// further one as long as all before it: the number of an offset's piece is a matter of its bits.
+    pieces: [AtomicUsize; PIECES],
+    maps: Mutex<Vec<Map>>,
+    /// The address of offset 0 and how many bytes are mapped behind it in one: all that there was at
+    /// first, and some more.
+    base: (usize, u64),
+    /// The file was this long when last asked.
+    known: AtomicU64,
+    /// [`sigbus::hits`] when no map of this file was torn.
+    hits: AtomicUsize,
+}
+
+/// The smallest piece that is mapped, in bytes.
+const PIECE: u64 = 1 << 20;
+/// Enough for any offset.
+const PIECES: usize = 45;
+
+fn piece_of(at: u64) -> usize {
+    (u64::BITS - (at / PIECE).leading_zeros()) as usize
+}
+
+fn piece_start(n: usize) -> u64 {
+    match n {
+        0 => 0,
+        n => PIECE << (n - 1),
+    }
+}
+
+impl FileMap {
+    /// Maps all of `file`.
+    pub fn new(file: File) -> Result<Self> {
+        let mut map = Self {
+            known: AtomicU64::new(file.len()?),
+            file,
+            pieces: [const { AtomicUsize::new(0) }; PIECES],
+            maps: Mutex::new(Vec::new()),
+            base: (0, 0),
+            hits: AtomicUsize::new(sigbus::hits()),
+        };
+        let len = map.known_len().max(1);
+        map.reach(len)?;
+        map.base = (
+            map.pieces[0].load(Relaxed),
+            piece_start(piece_of(len - 1) + 1),
+        );
+        Ok(map)
+    }
+
+    /// The file behind the map.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether a page was gone when it was touched: somebody has cut the file off. Pages of zeros
+    /// stand in the map since then, so it must not be used any more.
+    pub fn is_torn(&self) -> bool {
+        let hits = sigbus::hits();
+        if hits == self.hits.load(Relaxed) {
+            return false;
+        }
+        let torn = self.maps().iter().any(|m| m.guard.was_hit());
+        if !torn {
+            self.hits.store(hits, Relaxed);
+        }
+        torn
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Vec<Map>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Maps the file until `end`, which is not 0, is inside a piece.
+    fn reach(&self, end: u64) -> Result<()> {
+        let last = piece_of(end - 1);
+        let mut maps = self.maps();
+        let missing = |n: &usize| self.pieces[*n].load(Relaxed) == 0;
+        let Some(first) = (0..=last).find(missing) else {
+            return Ok(());
+        };
+        let start = piece_start(first);
+        let len = usize::try_from(piece_start(last + 1) - start).map_err(|_| Error::Memory)?;
+        let mut options = MmapOptions::new();
+        options.offset(start).len(len);
+        let map = if self.file.is_writable() {
+            options.map_raw(self.file.raw())?
+        } else {
+            options.map_raw_read_only(self.file.raw())?
+        };
+        maps.try_reserve(1).map_err(|_| Error::Memory)?;
+        let address = map.as_mut_ptr() as usize;
+        maps.push(Map {
+            guard: Guard::new(map.as_mut_ptr(), map.len()),
+            _map: map,
+        });
+        for n in first..=last {
+            let inside = (piece_start(n) - start) as usize;
+            self.pieces[n].store(address + inside, Release);
+        }
+        Ok(())
+    }
+
+    /// The address of a range that is inside the file, as far as that is known, and in one map: nearly
+    /// every access.
+    #[inline(always)]
+    fn one(&self, at: u64, len: usize) -> Option<*mut u8> {
+        let end = at.checked_add(len as u64)?;
+        if end > self.known.load(Relaxed) {
+            return None;
+        }
+        let (base, mapped) = self.base;
+        if end <= mapped {
+            return Some((base + at as usize) as *mut u8);
+        }
+        let n = piece_of(at);
+        if end > piece_start(n + 1) {
+            return None;
+        }
+        let address = self.pieces.get(n)?.load(Acquire);
+        // What is mapped stays so as long as `self` lives.
+        (address != 0).then(|| (address + (at - piece_start(n)) as usize) as *mut u8)
+    }
+
+    /// Calls `f` with the addresses of the parts of a range that is inside the file.
+    fn parts(&self, at: u64, len: usize, mut f: impl FnMut(*mut u8, usize, usize)) -> Result<()> {
+        let end = at
+            .checked_add(len as u64)
+            .ok_or(Error::Corrupt("offset out of range"))?;
+        if end > self.known_len() && end > self.len()? {
+            return Err(errno(libc::EIO).into());
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        self.reach(end)?;
+        let mut done = 0;
+        while done < len {
+            let from = at + done as u64;
+            let stop = piece_start(piece_of(from) + 1);
+            let n = (len - done).min((stop - from) as usize);
+            let Some(address) = self.one(from, n) else {
+                return Err(errno(libc::EIO).into());
+            };
+            f(address, done, n);
+            done += n;
+        }
+        Ok(())
+    }
+}
+
+impl Storage for FileMap {
+    fn len(&self) -> Result<u64> {
+        let len = self.file.len()?;
+        self.known.store(len, Relaxed);
+        Ok(len)
+    }
+
+    fn known_len(&self) -> u64 {
+        self.known.load(Relaxed)
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        if let Some(from) = self.one(at, buf.len()) {
+            // SAFETY: as many bytes at `from` are mapped and inside the file; see below.
+            unsafe { std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
+            return Ok(());
+        }
+        let end = at.saturating_add(buf.len() as u64);
+        if end > self.known_len() {
+            self.len()?;
+        }
+        let inside = self.known_len().saturating_sub(at).min(buf.len() as u64) as usize;
+        let (buf, behind) = buf.split_at_mut(inside);
+        behind.fill(0);
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let to = buf.as_mut_ptr();
+        self.parts(at, buf.len(), |from, done, n| {
+            // SAFETY: `n` bytes at `from` are mapped and inside the file, `done + n` bytes at `to`
+            // are ours. The engine lock keeps well-behaved writers away; what others write
+            // meanwhile is data like any other.
+            unsafe { std::ptr::copy_nonoverlapping(from, to.add(done), n) }
+        })
+    }
+
+    #[inline(always)]
+    fn load(&self, at: u64) -> Result<u64> {
+        if at.is_multiple_of(8)
+            && let Some(from) = self.one(at, 8)
+        {
+            // SAFETY: 8 mapped bytes at a multiple of 8, inside the file.
+            return Ok(u64::from_le(
+                unsafe { &*from.cast::<AtomicU64>() }.load(Acquire),
+            ));
+        }
+        let mut w = [0; 8];
+        self.read(at, &mut w)?;
+        Ok(u64::from_le_bytes(w))
+    }
+
+    #[inline(always)]
+    fn holds(&self, at: u64, key: &Key) -> Result<bool> {
+        let Some(field) = self.one(at, KEY_LEN).filter(|_| at.is_multiple_of(8)) else {
+            return plain::holds(self, at, key);
+        };
+        // SAFETY: a key has less words than the field, which is mapped, inside the file, and begins at
+        // a multiple of 8.
+        Ok(key.is_in(|i| unsafe { word_at(field, 8 * i) }))
+    }
+
+    #[inline(always)]
+    fn fetch(&self, at: u64) {
+        if let Some(block) = self.one(at, block::SIZE) {
+            // Key, size, and the beginning of the value.
+            for line in [0, 128, 192] {
+                // SAFETY: inside the same mapped block.
+                prefetch(unsafe { block.add(line) });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load_slot(&self, at: u64) -> Result<Slot> {
+        let Some(slot) = self.one(at, 24).filter(|_| at.is_multiple_of(8)) else {
+            return plain::load_slot(self, at);
+        };
+        // SAFETY: 24 mapped bytes at a multiple of 8, inside the file.
+        let word = |i: usize| unsafe { word_at(slot, 8 * i) };
+        let last = Word(word(2));
+        Ok(Slot {
+            a: word(0) as i64,
+            b: word(1) as i64,
+            word: last,
+        })
+    }
+
+    #[inline(always)]
+    fn read_value(&self, at: u64, most: usize, buf: &mut [u8]) -> Result<usize> {
+        let field = at.saturating_add(block::VALUE as u64);
+        let Some(value) = self.one(field, block::VALUE_LEN) else {
+            return plain::read_value(self, at, most, buf);
+        };
+        // SAFETY: the 4 bytes before the value, at a multiple of 4, in the same mapped page.
+        let size = unsafe { &*value.sub(4).cast::<AtomicU32>() }.load(Acquire);
+        let size = (u32::from_le(size) as usize)
+            .min(most)
+            .min(block::VALUE_LEN);
+        if let Some(buf) = buf.get_mut(..size) {
+            // SAFETY: as many bytes at `value` are mapped and inside the file; as in `read`.
+            unsafe { std::ptr::copy_nonoverlapping(value, buf.as_mut_ptr(), size) };
+        }
+        Ok(size)
+    }
+
+    fn store(&self, at: u64, word: u64) -> Result<()> {
+        if !self.file.is_writable() || !at.is_multiple_of(8) {
+            return Err(errno(libc::EBADF).into());
+        }
+        if let Some(to) = self.one(at, 8) {
+            // SAFETY: as below.
+            unsafe { &*to.cast::<AtomicU64>() }.store(word.to_le(), Release);
+            return Ok(());
+        }
+        self.parts(at, 8, |to, _, _| {
+            // SAFETY: 8 mapped bytes at a multiple of 8 (pieces begin at page boundaries) in a
+            // writable mapping, inside the file. Release keeps the order of all stores, which the
+            // write protocol rests on.
+            unsafe { &*to.cast::<AtomicU64>() }.store(word.to_le(), Release);
+        })
+    }
+
+    fn store_all(&self, at: u64, words: &[u64]) -> Result<()> {
+        let writable = self.file.is_writable() && at.is_multiple_of(8);
+        let Some(to) = self.one(at, 8 * words.len()).filter(|_| writable) else {
+            let places = (at..).step_by(8);
+            return words
+                .iter()
+                .zip(places)
+                .try_for_each(|(&w, at)| self.store(at, w));
+        };
+        for (i, word) in words.iter().enumerate() {
+            // SAFETY: as for one word: all of them are mapped, inside the file, at multiples of 8.
+            unsafe { &*to.add(8 * i).cast::<AtomicU64>() }.store(word.to_le(), Release);
+        }
+        Ok(())
+    }
+
+    fn grow(&self, len: u64) -> Result<()> {
+        let old = self.len()?;
+        if len <= old {
+            return Ok(());
+        }
+        room_allowed(len)?;
+        if !self.file.allocate(old, len)? {
+            write_zeros(&self.file, old, len)?;
+        }
+        self.len()?;
+        Ok(())
+    }
+
+    fn extend(&self, len: u64) -> Result<()> {
+        if len > self.len()? {
+            room_allowed(len)?;
+            self.file.set_len(len)?;
+            self.len()?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> Result<()> {
+        let end = at.saturating_add(len);
+        if !self.file.allocate(at, end)? {
+            write_zeros(&self.file, at, end)?;
+        }
+        Ok(())
+    }
+
+    /// With a system call: a store into a page that nobody has touched yet costs a fault, and the
+    /// kernel has to fill the page with zeros first. It copies page by page, under a lock that its
+    /// writing to the medium takes as well, and the pages were not there or are on the medium: of a
+    /// sector nothing arrives, or all.
+    fn write_pair(&self, at: u64, pair: &[u8; PAIR as usize]) -> Result<()> {
+        Ok(self.file.write_all(at, pair)?)
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.file.set_len(len)?;
+        self.known.store(len, Relaxed);
+        Ok(())
+    }
+
+    fn fill_holes(&self) -> Result<()> {
+        self.file.allocate(0, self.len()?)?;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.file.sync()?)
+    }
+
+    fn is_file(&self) -> bool {
+        true
+    }
+}
+
+/// Tells the processor that this address is about to be read.
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
+/// The word `from` bytes behind `at`.
+///
+/// # Safety
+/// 8 bytes there are mapped, at a multiple of 8.
+#[inline(always)]
+unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
+    // SAFETY: the caller's promise. Acquire: one after the other.
+    u64::from_le(unsafe { &*at.add(from).cast::<AtomicU64>() }.load(Acquire))
+}
+
+/// Where a file system cannot allocate: zeros are written.
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0u8; 1 << 16];
+    let mut at = from;
+    while at < to {
+        let n = (to - at).min(zeros.len() as u64);
+        file.write_all(at, &zeros[..n as usize])?;
+        at += n;
+    }
+    Ok(())
+}

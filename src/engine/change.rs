@@ -4,6 +4,7 @@ use super::copies::SECTOR;
 use super::index::print_of;
 use super::look::Found;
 use super::state::phase;
+use super::survey::Used;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, Kind, PAIR, RawBlock, Side, Verdict};
@@ -205,14 +206,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Ok(())
         })?;
         match self.survey() {
-            Ok(()) if whole => {}
-            Ok(()) | Err(Error::Corrupt(_)) => {
+            Ok(used) if whole => self.clear_loose(&used)?,
+            Ok(_) | Err(Error::Corrupt(_)) => {
                 self.recover(false)?;
                 return self.survey_once();
             }
             Err(e) => return Err(e),
         }
-        self.clear_loose()?;
         self.st().phase.store(phase::MARKING, Relaxed);
         if self.tables.is_empty() {
             self.append_table()?;
@@ -222,8 +222,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// What no table of a closed file names was lost for everybody who has read it since: it must not
     /// come back, nor stand in the way of new pairs, which are written into zeros.
-    fn clear_loose(&mut self) -> Result<()> {
-        let used = self.used()?;
+    fn clear_loose(&mut self, used: &Used) -> Result<()> {
         let len = self.store.len()?;
         let mut some = false;
         for (at, n) in used.free() {
@@ -238,7 +237,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         if some {
             self.sync()?;
-            self.survey()?;
+            self.survey_free(used)?;
         }
         Ok(())
     }

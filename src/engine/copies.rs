@@ -90,7 +90,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// What the checksum of a new pair does not cover goes first.
-    pub(super) fn prepare_uncovered(&mut self, pair: u64, block: &RawBlock) -> Result<()> {
+    fn prepare_uncovered(&mut self, pair: u64, block: &RawBlock) -> Result<()> {
         if self.sizes.covers_all() {
             return Ok(());
         }
@@ -177,7 +177,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.zero(at, len)
     }
 
-    pub(super) fn write_dead(&self, pair: u64) -> Result<()> {
+    fn write_dead(&self, pair: u64) -> Result<()> {
         for side in [Side::A, Side::B] {
             let (start, end) = side.delimiters(false);
             self.store.store(side.offset(pair), start)?;
@@ -227,7 +227,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// With unusual sizes the checksum leaves a part of the value uncovered that lies outside the
     /// first sector: there a sync must do what the checksum can't.
-    pub(super) fn uncovered_tail(&self) -> bool {
+    fn uncovered_tail(&self) -> bool {
         let covered = block::KEY + self.sizes.covered();
         let value = block::VALUE + self.sizes.value as usize;
         covered < value && value > SECTOR as usize

@@ -4,7 +4,7 @@
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::Result;
 use crate::format::PAGE;
-use crate::format::block::{PAIR, Side};
+use crate::format::block::{PAIR, RawBlock, Side};
 use crate::format::key::Key;
 use crate::format::slot::{self, Word};
 use crate::format::table;
@@ -64,7 +64,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// A delete goes on; a put into a deleted pair goes on if it counts already, else it is undone.
-    pub(super) fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
+    fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
         let pair = self.pair_of(place)?;
         if delete {
             let side = place.slot.word.side();
@@ -89,10 +89,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut block = pair.block(side).clone();
         if let Outcome::Deleted(_) = b {
             // B has not been touched, and is on the medium: it stays until A is there as well.
-            if live && let Some(key) = Key::new(block.key()) {
-                return self.commit(place, &key, block.sum(self.sizes));
-            }
-            return self.finish(&pair, outcome);
+            return match live {
+                true => self.commit_for_the_dead(place, &block),
+                false => self.finish(&pair, outcome),
+            };
         }
         let other = side.other();
         let v = pair.verdict(other);
@@ -103,8 +103,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             block.set_delimiters(other, live);
             self.write_copy(place.pair, other, &block, !live)?;
         }
-        if live && let Some(key) = Key::new(block.key()) {
-            return self.commit(place, &key, block.sum(self.sizes));
+        if live {
+            return self.commit_for_the_dead(place, &block);
+        }
+        Ok(())
+    }
+
+    /// The pair is looked at when it is next touched: we have not seen what the dead one knew of it.
+    fn commit_for_the_dead(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
+        if let Some(key) = Key::new(block.key()) {
+            self.commit(place, &key, block.sum(self.sizes))?;
+            self.set_checked(place.pair, false);
         }
         Ok(())
     }

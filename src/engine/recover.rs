@@ -10,7 +10,8 @@ use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
-use crate::format::{PAGE, hash, table};
+use crate::format::table::{self, RawTable};
+use crate::format::{PAGE, hash};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What lies where no slot names anything.
@@ -74,7 +75,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(false);
         }
         for &t in &tables {
-            if self.raw_table(t)?.delimiters() != 2 {
+            if self.store.load(t)? != table::START_DELIMITER
+                || self.store.load(t + table::END)? != table::END_DELIMITER
+            {
                 return Ok(false);
             }
         }
@@ -83,17 +86,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             // In both places, of which only one may have arrived.
             self.set_link(self.tables[n - 1], self.tables[n])?;
         }
-        self.undo_puts_behind_the_end()?;
+        let doubtful = self.doubtful_slots()?;
         let Ok(used) = self.used() else {
             return Ok(false);
         };
-        let mut doubtful = Vec::new();
-        self.each_slot(|t, i, slot| {
-            if slot.is_deleted() || !slot.is_whole() {
-                doubtful.push((t, i));
-            }
-            Ok(())
-        })?;
         let looked_at = doubtful.len();
         // All is looked at before anything is changed: a walk must find the file as it was.
         let mut repairs = Vec::new();
@@ -145,21 +141,27 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
     }
 
-    /// The slot of a new pair reached the medium, the length of the file did not.
-    fn undo_puts_behind_the_end(&mut self) -> Result<()> {
+    /// Deleted and torn slots. Where the slot of a new pair reached the medium and the length of the file did not,
+    /// the put did not happen.
+    fn doubtful_slots(&mut self) -> Result<Vec<(usize, u16)>> {
         let len = self.store.len()?;
-        let mut lost = Vec::new();
+        let (mut doubtful, mut lost) = (Vec::new(), Vec::new());
         self.each_slot(|t, i, slot| {
-            if slot.pair(len).is_none() && slot.pair(i64::MAX as u64).is_some() {
-                lost.push((t, i));
-            }
+            let behind = slot.pair(len).is_none() && slot.pair(i64::MAX as u64).is_some();
+            let list = match behind {
+                true => &mut lost,
+                false if slot.is_deleted() || !slot.is_whole() => &mut doubtful,
+                false => return Ok(()),
+            };
+            list.try_reserve(1).map_err(|_| Error::Memory)?;
+            list.push((t, i));
             Ok(())
         })?;
         for (t, i) in lost {
             let place = self.place(t, i)?;
             self.write_slot(&place, Slot::default(), index::UNUSED)?;
         }
-        Ok(())
+        Ok(doubtful)
     }
 
     /// Takes over a list of tables that others must learn of.
@@ -283,7 +285,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.truncate(used.end())?;
             self.grow(used.end())?;
         }
-        self.survey()?;
+        self.survey_free(&used)?;
         for (t, i) in self.holes()? {
             let place = self.place(t, i)?;
             self.close_hole(&place)?;
@@ -296,8 +298,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn holes(&self) -> Result<Vec<(usize, u16)>> {
         let mut holes = Vec::new();
         let mut used = [false; table::SLOTS];
+        let mut raw = RawTable::empty();
         for (t, &at) in self.tables.iter().enumerate().rev() {
-            let raw = self.raw_table(at)?;
+            self.store.read(at, &mut raw.0)?;
             for (i, used) in (0..self.sizes.slots).zip(&mut used) {
                 if !raw.slot(i).is_unused() {
                     *used = true;

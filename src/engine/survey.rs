@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::block::PAIR;
 use crate::format::slot::Slot;
-use crate::format::table;
+use crate::format::table::{self, RawTable};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One bit for each page of the file that a table or a pair lies in.
@@ -51,8 +51,14 @@ impl Used {
     /// The free ranges before the end, as (offset, bytes).
     pub fn free(&self) -> Vec<(u64, u64)> {
         let mut out: Vec<(u64, u64)> = Vec::new();
-        for page in 0..self.end {
-            if self.bits[(page / 64) as usize] >> (page % 64) & 1 == 0 {
+        for (n, &word) in (0..).zip(&self.bits) {
+            if word == u64::MAX {
+                continue;
+            }
+            for page in (64 * n..64 * n + 64).take_while(|&p| p < self.end) {
+                if word >> (page % 64) & 1 != 0 {
+                    continue;
+                }
                 match out.last_mut() {
                     Some((at, len)) if *at + *len == page * PAGE => *len += PAGE,
                     _ => out.push((page * PAGE, PAGE)),
@@ -86,8 +92,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         &self,
         mut f: impl FnMut(usize, u16, Slot) -> Result<()>,
     ) -> Result<()> {
+        let mut raw = RawTable::empty();
         for (t, &at) in self.tables.iter().enumerate() {
-            let raw = self.raw_table(at)?;
+            self.store.read(at, &mut raw.0)?;
             for i in 0..self.sizes.slots {
                 let slot = raw.slot(i);
                 if !slot.is_unused() {
@@ -98,9 +105,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Learns where the next pair goes.
-    pub(crate) fn survey(&mut self) -> Result<()> {
+    /// Learns where the next pair goes; answers what is in use.
+    ///
+    /// # Errors
+    /// Those of [`Engine::used`].
+    pub(crate) fn survey(&mut self) -> Result<Used> {
         let used = self.used()?;
+        self.survey_free(&used)?;
+        Ok(used)
+    }
+
+    /// The same where it is known what is in use.
+    pub(crate) fn survey_free(&mut self, used: &Used) -> Result<()> {
         let mut gaps = Vec::new();
         for (at, len) in used.free() {
             let mut p = at;

@@ -142,6 +142,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     // another delimiter alone it would become a value.
                     let mut block = pair.block(side).clone();
                     block.set_delimiters(other, true);
+                    self.revive_a(pair.at, other)?;
                     self.write_copy(pair.at, other, &block, false)?;
                 }
                 Ok(())
@@ -194,6 +195,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store(at + 8, slot.b as u64)?;
         self.store.store(at, slot.a as u64)?;
         self.changed_slot(place, &slot, print);
+        Ok(())
+    }
+
+    /// Before a copy is mended beside a live B that is on the medium and counts. A copy A that begins as a deleted
+    /// one becomes live, with its old contents: the original gives a pair up whose A is deleted and bad.
+    pub(super) fn revive_a(&mut self, pair: u64, side: Side) -> Result<()> {
+        if side == Side::A && !self.begins_live(side, pair)? {
+            self.store.store(pair, side.delimiters(true).0)?;
+            self.sync()?;
+        }
         Ok(())
     }
 

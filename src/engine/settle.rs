@@ -118,6 +118,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if pair.block(first).0[..] != block.0[..] {
                 // B may be the deleted record that was in this place.
                 let end = !live || self.begins_live(first, place.pair)?;
+                if live {
+                    self.revive_a(place.pair, first)?;
+                }
                 self.write_copy(place.pair, first, &block, end)?;
                 if !end {
                     later(t, i, Late::End(first))?;

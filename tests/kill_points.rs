@@ -647,6 +647,8 @@ fn fresh(who: &str, path: &Path, sizes: Sizes) -> Result<Plain, String> {
 
 /// A process that was open already goes on.
 fn survived(work: &Work, survivor: &Plain, possible: &[Model], gentle: bool) -> Result<(), String> {
+    // Nobody listens, but what there is to say of the dead is put into words.
+    kissdb::log::set(kissdb::log::Level::Info, |_, _| ());
     let model = exercise("who was open already", survivor, possible, gentle)?;
     let late = fresh("a fresh one", &work.path, work.sizes)?;
     let model = exercise("a fresh one", &late, &[model], gentle)?;

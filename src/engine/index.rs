@@ -55,8 +55,8 @@ pub(crate) fn print_of(hash: u64) -> u16 {
 
 /// No row is made at this number of changes.
 const NEVER: u64 = u64::MAX;
-/// So many slots before its turn an iteration fetches a block.
-const AHEAD: u16 = 6;
+/// So many slots at a time an iteration fetches the blocks of.
+const AHEAD: u16 = 8;
 /// The first chunk holds this many tables, each further one as many as all before it.
 const FIRST_CHUNK: usize = 16;
 const CHUNKS: usize = 29;
@@ -304,7 +304,7 @@ impl<S: Storage> Reader<'_, S> {
         if let Known::Here(table, (block, _)) = known {
             // Slot and block are in different places, and both far from the processor: the block is fetched
             // while the slot is asked which one it is.
-            self.store.fetch(block);
+            self.store.fetch(block, block::FRONT);
             let named = self.named(slot, table)??;
             let field = named.block + block::KEY as u64;
             if self.store.holds(field, key).ok()? {
@@ -338,15 +338,15 @@ impl<S: Storage> Reader<'_, S> {
             }
             let slot = pos.slot as u16;
             let table = self.index.table(t)?;
+            if slot.is_multiple_of(AHEAD) {
+                self.fetch_ahead(table, slot);
+            }
             let found = self.store.load_slot(table::slot_offset(table, slot)).ok()?;
             if found.is_unused() {
                 // For such a slot perhaps no row was ever made.
                 self.layout()?;
                 pos.slot += 1;
                 continue;
-            }
-            if let Some(ahead) = slot.checked_add(AHEAD).filter(|&i| i < self.sizes.slots) {
-                self.fetch(table::slot_offset(table, ahead));
             }
             let stamp = self.stamp(slot)?;
             let Some(named) = self.named(slot, t)? else {
@@ -372,12 +372,17 @@ impl<S: Storage> Reader<'_, S> {
         }
     }
 
-    /// Fetches the block that the slot at `at` names.
-    fn fetch(&self, at: u64) {
-        if let Ok(Slot { a, word, .. }) = self.store.load_slot(at)
-            && a > 0
-        {
-            self.store.fetch(word.side().offset(a as u64));
+    /// Fetches the blocks that the next slots but these few name. Several at once: what takes long is to find their
+    /// pages, and that is done side by side.
+    fn fetch_ahead(&self, table: u64, slot: u16) {
+        let first = slot.saturating_add(AHEAD);
+        let end = first.saturating_add(AHEAD).min(self.sizes.slots);
+        for i in first..end {
+            if let Ok(Slot { a, word, .. }) = self.store.load_slot(table::slot_offset(table, i))
+                && a > 0
+            {
+                self.store.fetch(word.side().offset(a as u64), block::FRONT);
+            }
         }
     }
 
@@ -535,8 +540,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 Known::Nowhere => return None,
                 Known::Here(table, (block, other)) => {
                     // A put needs the other block as well.
-                    self.store.fetch(block);
-                    self.store.fetch(other);
+                    self.store.fetch(block, block::FRONT);
+                    self.store.fetch(other, block::FRONT);
                     return Some(table);
                 }
                 Known::Unclear => {}

@@ -18,6 +18,9 @@ use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, header, put_u64, table, u64_at};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// So many pairs at a time are fetched before their turn.
+const AHEAD: usize = 8;
+
 /// What step 2 has left for step 3.
 enum Late {
     /// The end delimiter of a live copy that has only just become one.
@@ -104,7 +107,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             late.push((t, i, what));
             Ok::<_, Error>(())
         };
-        for (t, i) in changed {
+        for (n, &(t, i)) in changed.iter().enumerate() {
+            if n % AHEAD == 0 {
+                self.fetch_pairs(&changed, n + AHEAD)?;
+            }
             if self.settle_tidy(t, i)? {
                 continue;
             }
@@ -141,6 +147,20 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         Ok(late)
+    }
+
+    /// The pairs of some slots are about to be settled. What takes long is to find their pages, and that is done side
+    /// by side.
+    fn fetch_pairs(&self, slots: &[(usize, u16)], from: usize) -> Result<()> {
+        for &(t, i) in slots.iter().skip(from).take(AHEAD) {
+            let pair = self.place(t, i)?.pair;
+            for side in [Side::A, Side::B] {
+                let at = side.offset(pair);
+                self.store.fetch(at, block::FRONT);
+                self.store.fetch(at + block::END as u64, 8);
+            }
+        }
+        Ok(())
     }
 
     /// Step 2 for a live pair of which only the value can differ between the copies; `false`: it is

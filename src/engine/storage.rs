@@ -50,8 +50,8 @@ pub trait Storage {
         plain::read_value(self, at, most, buf)
     }
 
-    /// The beginning of the block at `at` is about to be read. Nothing depends on it.
-    fn fetch(&self, _at: u64) {}
+    /// These bytes are about to be read. Nothing depends on it.
+    fn fetch(&self, _at: u64, _len: usize) {}
 
     /// Stores a word at `at`, a multiple of 8 inside the file.
     fn store(&self, at: u64, word: u64) -> Result<()>;

@@ -41,6 +41,8 @@ pub const VALUE_LEN: usize = 8028;
 pub const TABLE: usize = 8176;
 /// Offset of the end delimiter.
 pub const END: usize = 8184;
+/// All but the value, and the beginning of that: what is worth fetching before it is read.
+pub const FRONT: usize = 256;
 /// In place of the checksum of a copy that is being written; no computed checksum equals it.
 pub const WRITING: u64 = u64::MAX;
 

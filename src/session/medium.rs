@@ -34,7 +34,7 @@ macro_rules! forward {
 }
 
 forward! {
-    fetch(at: u64) -> ();
+    fetch(at: u64, len: usize) -> ();
     len() -> Result<u64>;
     known_len() -> u64;
     read(at: u64, buf: &mut [u8]) -> Result<()>;

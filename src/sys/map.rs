@@ -42,6 +42,8 @@ pub struct FileMap {
     hits: AtomicUsize,
 }
 
+/// Bytes that a processor fetches at a time.
+const LINE: usize = 64;
 /// The smallest piece that is mapped, in bytes.
 const PIECE: u64 = 1 << 20;
 /// Enough for any offset.
@@ -241,12 +243,11 @@ impl Storage for FileMap {
     }
 
     #[inline(always)]
-    fn fetch(&self, at: u64) {
-        if let Some(block) = self.one(at, block::SIZE) {
-            // Key, size, and the beginning of the value.
-            for line in [0, 128, 192] {
-                // SAFETY: inside the same mapped block.
-                prefetch(unsafe { block.add(line) });
+    fn fetch(&self, at: u64, len: usize) {
+        if let Some(from) = self.one(at, len) {
+            for line in (0..len).step_by(LINE) {
+                // SAFETY: inside the same mapped range.
+                prefetch(unsafe { from.add(line) });
             }
         }
     }

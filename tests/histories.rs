@@ -289,6 +289,20 @@ impl History<'_> {
         Ok(answer)
     }
 
+    /// The file, which is there, in the first place of a process that has none open.
+    fn open_to_write(&mut self, p: usize) -> Judged {
+        let Sizes { table, key, value } = self.sizes;
+        let (path, mode) = (self.path.display(), ffi::RDWR);
+        let request = format!("open 0 {mode} {path} {table} {key} {value}");
+        self.expect(p, &request, "0")?;
+        self.left_open = false;
+        self.processes[p].open[0] = Some(Open {
+            writable: true,
+            iterating: None,
+        });
+        Ok(())
+    }
+
     fn expect(&mut self, p: usize, request: &str, want: &str) -> Judged {
         let got = self.call(p, request)?;
         if got == want {
@@ -574,19 +588,7 @@ impl History<'_> {
         let (q, h) = match other {
             Some(other) => other,
             None => {
-                let Sizes { table, key, value } = self.sizes;
-                let path = self.path.display().to_string();
-                let mode = ffi::RDWR;
-                self.expect(
-                    p,
-                    &format!("open 0 {mode} {path} {table} {key} {value}"),
-                    "0",
-                )?;
-                self.left_open = false;
-                self.processes[p].open[0] = Some(Open {
-                    writable: true,
-                    iterating: None,
-                });
+                self.open_to_write(p)?;
                 (p, 0)
             }
         };
@@ -631,19 +633,7 @@ impl History<'_> {
         }
         if self.exists {
             // Whoever was the last one may have been killed, or may not write.
-            let Sizes { table, key, value } = self.sizes;
-            let path = self.path.display().to_string();
-            let mode = ffi::RDWR;
-            self.expect(
-                0,
-                &format!("open 0 {mode} {path} {table} {key} {value}"),
-                "0",
-            )?;
-            self.left_open = false;
-            self.processes[0].open[0] = Some(Open {
-                writable: true,
-                iterating: None,
-            });
+            self.open_to_write(0)?;
             self.close(0, 0)?;
         }
         Ok(())

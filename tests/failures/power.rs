@@ -29,6 +29,24 @@ fn cut(scratch: &Scratch, synced: &[&str], unsynced: &[&str]) -> (Vec<u8>, Vec<u
     (old, new)
 }
 
+/// Each state is survived, for the original as well, and takes a put.
+fn all_survive(
+    states: &[Vec<u8>],
+    path: &Path,
+    permitted: &Permitted,
+    (key, value): (&str, &[u8]),
+) {
+    for (n, state) in states.iter().enumerate() {
+        let what = format!("state {n}");
+        survives(&what, path, state, SETTINGS, permitted, |db, mut found| {
+            put(db, key, value);
+            found.insert(key.into(), value.to_vec());
+            found
+        });
+        original_survives(&what, state, permitted);
+    }
+}
+
 #[test]
 fn failure_01_a_new_key_after_a_clean_close() {
     // On the disk: the file as it was closed, then closeFailed 1, then the blocks of a new key, synced by the caller. Not
@@ -53,22 +71,7 @@ fn failure_01_a_new_key_after_a_clean_close() {
         .or("/large", Some(&large));
     let states = mixtures(&old, &new, 40);
     assert!(states.len() > 20, "{} states are too few", states.len());
-    for (n, state) in states.iter().enumerate() {
-        let what = format!("state {n}");
-        survives(
-            &what,
-            &path,
-            state,
-            SETTINGS,
-            &permitted,
-            |db, mut found| {
-                put(db, "/after", b"3");
-                found.insert(b"/after".to_vec(), b"3".to_vec());
-                found
-            },
-        );
-        original_survives(&what, state, &permitted);
-    }
+    all_survive(&states, &path, &permitted, ("/after", b"3"));
 }
 
 #[test]
@@ -133,22 +136,7 @@ fn failure_02_a_delete_after_a_clean_close() {
     .or("/kept", Some(b"new"));
     let states = mixtures(&old, &new, 40);
     assert!(states.len() > 10, "{} states are too few", states.len());
-    for (n, state) in states.iter().enumerate() {
-        let what = format!("state {n}");
-        survives(
-            &what,
-            &path,
-            state,
-            SETTINGS,
-            &permitted,
-            |db, mut found| {
-                put(db, "/gone", b"new life");
-                found.insert(b"/gone".to_vec(), b"new life".to_vec());
-                found
-            },
-        );
-        original_survives(&what, state, &permitted);
-    }
+    all_survive(&states, &path, &permitted, ("/gone", b"new life"));
 }
 
 #[test]

@@ -991,7 +991,7 @@ fn die_holding(work: &str) {
             let name = std::ffi::CString::new(name).expect("a name");
             // SAFETY: the middleware's way: named, opened, waited for, before KISSDB_open.
             unsafe {
-                let sem = libc::sem_open(name.as_ptr(), libc::O_CREAT, 0o644, 1);
+                let sem = libc::sem_open(name.as_ptr(), libc::O_CREAT, ffi::SEMAPHORE_MODE, 1);
                 assert!(sem != libc::SEM_FAILED);
                 (*db.as_ptr()).kdbSem = sem;
                 assert_eq!(libc::sem_wait(sem), 0);

@@ -211,6 +211,9 @@ pub struct Sizes {
     pub value: u64,
 }
 
+/// Permissions of the semaphores that tests make. That their owner may execute them means nothing and tells them from others.
+pub const SEMAPHORE_MODE: u32 = 0o744;
+
 /// Those of a settings database.
 pub const SETTINGS: Sizes = Sizes {
     table: 510,
@@ -535,7 +538,7 @@ impl Handle {
             unsafe {
                 let name = kdbGetShmName(c"-sem".as_ptr(), path.as_ptr());
                 (*db).semName = name;
-                let sem = libc::sem_open(name, libc::O_CREAT, 0o644 as c_uint, 1 as c_uint);
+                let sem = libc::sem_open(name, libc::O_CREAT, SEMAPHORE_MODE, 1 as c_uint);
                 (*db).kdbSem = if sem == libc::SEM_FAILED {
                     ptr::null_mut()
                 } else {

@@ -9,8 +9,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Where Linux keeps shared memory objects and named semaphores (these with `sem.` before the name).
 const OBJECTS: &str = "/dev/shm";
@@ -170,5 +172,36 @@ impl Default for Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         self.wipe_objects();
+        remove_half_made_semaphores();
+    }
+}
+
+/// What a process leaves that is killed inside of sem_open: the C library makes a semaphore under a name of its own
+/// (sem. and six letters) and links it. Those of tests may be executed, see [`ffi::SEMAPHORE_MODE`]; one that is younger may be
+/// about to be linked.
+fn remove_half_made_semaphores() {
+    const YOUNG: Duration = Duration::from_millis(200);
+    let half_made = || {
+        let entries = fs::read_dir(OBJECTS).into_iter().flatten().flatten();
+        entries.filter(|entry| {
+            let name = entry.file_name();
+            let letters = name.as_bytes().strip_prefix(b"sem.").unwrap_or_default();
+            letters.len() == 6
+                && letters.iter().all(u8::is_ascii_alphanumeric)
+                && entry.metadata().is_ok_and(|m| m.mode() & 0o100 != 0)
+        })
+    };
+    if half_made().next().is_none() {
+        return;
+    }
+    std::thread::sleep(YOUNG);
+    for entry in half_made() {
+        let age = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .map(|t| t.elapsed());
+        if matches!(age, Ok(Ok(age)) if age >= YOUNG) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }

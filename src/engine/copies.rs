@@ -115,15 +115,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Delimiters of both copies and the slot; the contents stay as they are until the close, so
+    /// The slot and the delimiters of both copies; the contents stay as they are until the close, so
     /// that a torn delete is a live pair or a deleted one and never anything else.
     pub(super) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
         self.begin_intent(place.at, place.pair, true);
         // As tidy as it was.
         self.checked.set(place.pair, false);
-        self.write_dead(place.pair)?;
         self.write_slot(place, Slot::deleted(place.pair, word), index::DELETED)?;
+        self.write_dead(place.pair)?;
         self.end_intent();
         Ok(())
     }

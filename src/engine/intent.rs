@@ -1,13 +1,13 @@
 //! A change under way is noted in [`State`], so that whoever takes the lock after a death finishes or
-//! undoes it.
+//! undoes it. The slot is the commit point: who has read before that has gone by the slot alone.
 
+use super::index::print_of;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::Result;
 use crate::format::PAGE;
-use crate::format::block::{PAIR, RawBlock, Side};
-use crate::format::key::Key;
-use crate::format::slot::{self, Word};
-use crate::format::table;
+use crate::format::block::{PAIR, Side};
+use crate::format::slot::{self, Slot, Word};
+use crate::format::{hash, table};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -63,58 +63,53 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// A delete goes on; a put into a deleted pair goes on if it counts already, else it is undone.
+    /// Whoever reads without finishing anything has gone by the slot, by the sign of its first offset: so do we. A delete
+    /// goes on from there, a put into a deleted pair that did not get there is undone.
     fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
         let pair = self.pair_of(place)?;
-        if delete {
-            let side = place.slot.word.side();
-            return self.write_deleted(place, pair.verdict(side).sum);
-        }
+        let outcome = pair.outcome(Some(place.slot.word));
         if !place.slot.is_deleted() {
-            // An overwrite: the slot decides. From now on it also says that the pair was changed, so
-            // that the close mends the copy that was being written.
-            if let Outcome::Live(side) = pair.outcome(Some(place.slot.word)) {
+            // From now on the slot also says that the pair was changed, so that the close mends the copy that was being
+            // written.
+            if let Outcome::Live(side) = outcome {
                 let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
-                self.store.store(place.at + 16, word.0)?;
+                let print = print_of(hash::djb2(pair.block(side).key()));
+                self.write_slot(place, Slot::live(place.pair, word), print)?;
             }
             return Ok(());
         }
-        let outcome = pair.outcome(Some(place.slot.word));
-        let b = pair.outcome_of(Side::B);
-        let (side, live) = match outcome {
-            Outcome::Live(side) => (side, true),
-            Outcome::Deleted(side) => (side, false),
+        if delete {
+            let named = pair.verdict(place.slot.word.side());
+            return self.write_deleted(place, named.sum);
+        }
+        match outcome {
             Outcome::Damaged => return self.drop_pair(place),
+            // B has not been touched, and is on the medium.
+            _ if matches!(pair.outcome_of(Side::B), Outcome::Deleted(_)) => {
+                let good = if pair.verdict(Side::A).good {
+                    Side::A
+                } else {
+                    Side::B
+                };
+                self.finish(&pair, Outcome::Deleted(good))?;
+            }
+            // A has not.
+            Outcome::Deleted(side) => {
+                let mut block = pair.block(side).clone();
+                block.set_delimiters(side.other(), false);
+                self.write_copy(place.pair, side.other(), &block, true)?;
+            }
+            Outcome::Live(_) => {
+                // With both copies live on the medium it is a delete like any other.
+                self.finish(&pair, outcome)?;
+                self.sync()?;
+            }
+        }
+        let sum = self.pair_of(place)?.verdict(Side::A).sum;
+        let place = Place {
+            slot: Slot::deleted(place.pair, Word::clean(Side::A)),
+            ..*place
         };
-        let mut block = pair.block(side).clone();
-        if let Outcome::Deleted(_) = b {
-            // B has not been touched, and is on the medium: it stays until A is there as well.
-            return match live {
-                true => self.commit_for_the_dead(place, &block),
-                false => self.finish(&pair, outcome),
-            };
-        }
-        let other = side.other();
-        let v = pair.verdict(other);
-        if !v.good
-            || v.sum != block.sum(self.sizes)
-            || pair.block(other).delimiters().0 != other.delimiters(live).0
-        {
-            block.set_delimiters(other, live);
-            self.write_copy(place.pair, other, &block, !live)?;
-        }
-        if live {
-            return self.commit_for_the_dead(place, &block);
-        }
-        Ok(())
-    }
-
-    /// The pair is looked at when it is next touched: we have not seen what the dead one knew of it.
-    fn commit_for_the_dead(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
-        if let Some(key) = Key::new(block.key()) {
-            self.commit(place, &key, block.sum(self.sizes))?;
-            self.set_checked(place.pair, false);
-        }
-        Ok(())
+        self.write_deleted(&place, sum)
     }
 }

@@ -472,6 +472,25 @@ fn scenarios() -> Vec<Scenario> {
                 .op(cuts::scenario::Op::Close),
         );
     }
+    for after in [80, 84, 87, 88, 89, 90, 91, 92, 93, 95, 100, 130, 170] {
+        scripts.push(
+            Script::new(
+                &format!("dying-in-a-long-put-again-after-{after}"),
+                SETTINGS,
+            )
+            .put(k0, 60)
+            .put(k1, 50)
+            .before()
+            .delete(k0)
+            .sync()
+            .die(after)
+            .put(k2, 600)
+            .put("/o", 45)
+            .sync()
+            .put(k2, 30)
+            .op(cuts::scenario::Op::Close),
+        );
+    }
     let mut all: Vec<Scenario> = scripts.into_iter().map(Script::finish).collect();
     all.extend(of_the_original());
     all

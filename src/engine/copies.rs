@@ -137,9 +137,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     .store(side.offset(pair.at), side.delimiters(true).0)?;
                 let other = side.other();
                 let start = other.delimiters(true).0;
-                if !pair.verdict(other).good || pair.block(other).delimiters().0 != start {
+                if !pair.verdict(other).good
+                    || pair.block(other).delimiters().0 != start
+                    || pair.keys_differ()
+                {
                     // Torn, not there yet, or still the deleted record that was in this place: with
-                    // another delimiter alone it would become a value.
+                    // another delimiter alone, or the one that it has, it would become a value.
                     let mut block = pair.block(side).clone();
                     block.set_delimiters(other, true);
                     self.revive_a(pair.at, other)?;

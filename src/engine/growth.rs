@@ -69,13 +69,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let at = self.st().end.load(Relaxed);
         self.make_room(at, table::SIZE)?;
         self.store.allocate(at, table::SIZE)?;
-        // Whole pairs fit behind it, so that none of them will cross the end that the file has now, which
-        // would cost a sync.
-        let len = self.store.known_len();
-        let odd = len.saturating_sub(at + table::SIZE) % PAIR;
-        if odd != 0 && len + PAIR - odd <= self.limit() {
-            self.extend(len + PAIR - odd)?;
+        // One pair or more fits behind it, and no part of one, so that none of them will cross the end that the file has
+        // now, which would cost a sync.
+        let (end, len) = (at + table::SIZE, self.store.known_len());
+        let behind = len.saturating_sub(end).next_multiple_of(PAIR).max(PAIR);
+        if end.saturating_add(behind) > self.limit() {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG).into());
         }
+        self.extend(end + behind)?;
         let slot = match self.tables.last() {
             Some(&last) => table::slot_offset(last, table::SLOTS as u16),
             None => at,

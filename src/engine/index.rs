@@ -2,8 +2,8 @@
 //! that it wants, and takes no lock.
 //!
 //! For each slot there is a row of fingerprints, one for each table of the chain: what the slot
-//! holds there, or 16 bits of the hash of the key. `places.rs` says in which table a fingerprint is. A row is made when its slot is first used, under
-//! the engine lock, which is also when the pairs of the chain are checked. It is believed as long as
+//! holds there, or 16 bits of the hash of the key. `places.rs` says in which table a fingerprint is.
+//! A row is made when its slot is first used, under the engine lock, which is also when the pairs of the chain are checked. It is believed as long as
 //! [`State::changes`] of that slot has not moved; every change of which key is where moves it,
 //! overwrites do not. Everything is void when [`State::layout`] moves.
 //!

@@ -99,9 +99,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 block.set_delimiters(side.other(), false);
                 self.write_copy(place.pair, side.other(), &block, true)?;
             }
-            Outcome::Live(_) => {
-                // With both copies live on the medium it is a delete like any other.
+            Outcome::Live(side) => {
+                // A may still be what was deleted before, and begin as a live one: that would come back. With the same in
+                // both copies, on the medium, it is a delete like any other.
+                let (other, sum) = (side.other(), pair.verdict(side).sum);
+                let same = pair.verdict(other).good && pair.verdict(other).sum == sum;
+                if !same {
+                    // That A begins as a live one has to be on the medium before the rest of it changes.
+                    self.sync()?;
+                }
                 self.finish(&pair, outcome)?;
+                if !same {
+                    let mut block = pair.block(side).clone();
+                    block.set_delimiters(other, true);
+                    self.write_copy(place.pair, other, &block, false)?;
+                }
                 self.sync()?;
             }
         }

@@ -212,6 +212,10 @@ impl Pair {
         }
     }
 
+    pub fn keys_differ(&self) -> bool {
+        self.block(Side::A).key() != self.block(Side::B).key()
+    }
+
     /// Whether both copies have this table's number, and zeros behind key and value.
     pub fn is_tidy(&self, table: usize) -> bool {
         let tidy = |b: &RawBlock| b.is_tidy() && b.table() == table as u64;
@@ -227,13 +231,14 @@ impl Pair {
     }
 
     /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter
-    /// of a deleted one, a live one of which not both copies are good and begin as live ones.
+    /// of a deleted one, a live one of which not both copies are good, of one key, and begin as live ones.
     pub fn is_unfinished(&self, outcome: Outcome) -> bool {
         let found = |side: Side| self.block(side).delimiters();
         let mut sides = [Side::A, Side::B].into_iter();
         match outcome {
             Outcome::Live(_) => {
-                sides.any(|s| !self.verdict(s).good || found(s).0 != s.delimiters(true).0)
+                self.keys_differ()
+                    || sides.any(|s| !self.verdict(s).good || found(s).0 != s.delimiters(true).0)
             }
             Outcome::Deleted(_) => {
                 sides.any(|s| !self.verdict(s).good || found(s) != s.delimiters(false))

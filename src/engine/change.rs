@@ -3,7 +3,7 @@
 use super::copies::SECTOR;
 use super::index::print_of;
 use super::look::Found;
-use super::state::phase;
+use super::state::{intent, phase};
 use super::survey::Used;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::{Error, Result};
@@ -62,11 +62,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.may_write()?;
         self.ready()?;
         match self.find(key)? {
-            Found::Live(place, current) if !self.doubtful => {
+            Found::Live(..) if self.doubtful => Ok(false),
+            Found::Live(place, _) if !self.is_settled(&place) => self.append(&place, key, value),
+            Found::Live(place, current) => {
                 let side = current.other();
                 let tidy = self.is_tidy(&place, side, key, value)?;
                 if tidy {
-                    self.overwrite_tidy(&place, side, key, value)?;
+                    let turned = place.slot.word.is_turned();
+                    self.begin_intent(place.at, place.pair, intent::PAIR);
+                    self.overwrite_tidy(&place, side, key, value, turned)?;
+                    self.end_intent();
                 }
                 Ok(tidy)
             }
@@ -92,6 +97,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut found = false;
         loop {
             match self.find(&key)? {
+                // Back into its pair first, which is then deleted.
+                Found::Live(place, _) if place.slot.record().is_some() => {
+                    self.fold()?;
+                    continue;
+                }
                 Found::Live(place, _) => {
                     self.settle_epoch(&place)?;
                     let side = place.slot.word.side();
@@ -116,6 +126,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !self.doubtful {
             return Ok(some);
         }
+        self.fold()?;
         let mut seen: Vec<[u8; block::KEY_LEN]> = Vec::new();
         for t in 0..self.tables.len() {
             let place = self.place(t, slot)?;
@@ -248,6 +259,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store(header::CLOSE_FAILED, 1)?;
         self.store.store(header::CLOSE_OK, 0)?;
         if let Some(&first) = self.tables.first() {
+            if self.store.load(first + table::LOG)? != 0 {
+                self.store.store(first + table::LOG, 0)?;
+            }
             self.store.store(first + table::CHECKSUM, table::MARK)?;
         }
         self.sync()?;
@@ -255,23 +269,46 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// The value goes to the copy that is not current; the slot's word makes it count.
+    /// Into the log, or into the pair.
     fn overwrite(&mut self, place: &Place, current: Side, key: &Key, value: &[u8]) -> Result<()> {
+        let (mut place, mut current) = (*place, current);
+        if !self.is_settled(&place) {
+            if self.append(&place, key, value)? {
+                return Ok(());
+            }
+            self.settle_pair(&place, value)?;
+            place = self.place(place.table, place.index)?;
+            current = place.slot.word.side();
+        }
+        let turned = place.slot.word.is_turned();
+        self.begin_intent(place.at, place.pair, intent::PAIR);
+        self.write_over(&place, current, key, value, turned)?;
+        self.end_intent();
+        Ok(())
+    }
+
+    /// The value goes to the copy that is not current; the slot's word makes it count. `turned`: see
+    /// [`Word::is_turned`].
+    pub(super) fn write_over(
+        &mut self,
+        place: &Place,
+        current: Side,
+        key: &Key,
+        value: &[u8],
+        turned: bool,
+    ) -> Result<()> {
         let side = current.other();
         if self.is_tidy(place, side, key, value)? {
-            return self.overwrite_tidy(place, side, key, value);
+            return self.overwrite_tidy(place, side, key, value, turned);
         }
-        self.settle_epoch(place)?;
         let number = place.table as u64;
         let mut block = RawBlock::new(self.sizes, side, true, key.bytes(), value, number);
         block.mark_empty(self.sizes);
         self.set_checked(place.pair, false);
-        self.begin_intent(place.at, place.pair, false);
         let end = self.begins_live(side, place.pair)?;
         self.write_copy(place.pair, side, &block, end)?;
-        let word = Word::tagged(side, self.epoch(), block.sum(self.sizes));
+        let word = Word::tagged(side, self.epoch(), block.sum(self.sizes)).turned(turned);
         self.store.store(place.at + 16, word.0)?;
-        self.end_intent();
         self.set_checked(place.pair, true);
         Ok(())
     }
@@ -290,10 +327,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(self.begins_live(side, pair)? && self.store.holds(field, key)?)
     }
 
-    /// [`Engine::overwrite`] where key, table number and all that lies behind the longer of both values
+    /// [`Engine::write_over`] where key, table number and all that lies behind the longer of both values
     /// are as they have to be. The order of stores is that of [`Engine::write_copy`].
-    fn overwrite_tidy(&mut self, place: &Place, side: Side, key: &Key, value: &[u8]) -> Result<()> {
-        self.settle_epoch(place)?;
+    fn overwrite_tidy(
+        &mut self,
+        place: &Place,
+        side: Side,
+        key: &Key,
+        value: &[u8],
+        turned: bool,
+    ) -> Result<()> {
         let at = side.offset(place.pair);
         let sum = RawBlock::sum_of(key.bytes(), value, place.table as u64);
         let field = at + block::VALUE_SIZE as u64;
@@ -301,17 +344,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         // From the size on: as much as the old and the new value fill.
         let words = (4 + old.min(block::VALUE_LEN).max(value.len())).div_ceil(8);
         let in_first = words.min((SECTOR as usize - block::VALUE_SIZE) / 8);
-        self.begin_intent(place.at, place.pair, false);
         self.store
             .store(at + block::CHECKSUM as u64, block::WRITING)?;
         self.store_field(field, in_first..words, value)?;
         self.store_field(field, 0..in_first, value)?;
         self.store
             .store(at + block::CHECKSUM as u64, u64::from(sum))?;
-        let word = Word::tagged(side, self.epoch(), sum);
+        let word = Word::tagged(side, self.epoch(), sum).turned(turned);
         self.store.store(place.at + 16, word.0)?;
         self.index.set_current(place, print_of(key.hash()), side);
-        self.end_intent();
         Ok(())
     }
 
@@ -331,7 +372,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             place.table as u64,
         );
         block.mark_empty(self.sizes);
-        self.begin_intent(place.at, place.pair, false);
+        self.begin_intent(place.at, place.pair, intent::PAIR);
         self.set_checked(place.pair, false);
         // The end delimiters stay deleted until the close: one of them beside older contents would
         // bring those back.
@@ -369,7 +410,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let field = at + block::VALUE_SIZE as u64;
         let old = self.store.load(field)? as u32 as usize;
         let words = (4 + old.max(value.len())).div_ceil(8);
-        self.begin_intent(place.at, at, false);
+        self.begin_intent(place.at, at, intent::PAIR);
         self.store
             .store(at + block::CHECKSUM as u64, block::WRITING)?;
         self.store_key(at, key)?;
@@ -411,13 +452,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// end delimiters follow at the close.
     fn put_new(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         let (pair, in_gap) = self.room_for_pair()?;
-        self.begin_intent(place.at, pair, false);
+        self.begin_intent(place.at, pair, intent::PAIR);
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
         }
         let written = self.write_new_pair(pair, key, value, place.table as u64);
         if written.is_err() && !in_gap {
             // As it was. Zeros could not be stored into pages that the medium has no room for.
+            self.end_log()?;
             self.truncate(pair)?;
         }
         let sum = written?;

@@ -1,6 +1,7 @@
 //! The stores of a change, in their order: copies of a pair, delimiters, slots. docs/design.md proves each.
 
 use super::index::{self, print_of};
+use super::state::intent;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::Result;
 use crate::format::block::{self, PAIR, RawBlock, Side};
@@ -119,7 +120,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// that a torn delete is a live pair or a deleted one and never anything else.
     pub(super) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
-        self.begin_intent(place.at, place.pair, true);
+        self.begin_intent(place.at, place.pair, intent::DELETE);
         // As tidy as it was.
         self.checked.set(place.pair, false);
         self.write_slot(place, Slot::deleted(place.pair, word), index::DELETED)?;

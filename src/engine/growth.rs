@@ -1,5 +1,6 @@
 //! Where new pairs and tables go: gaps, the end of the file, and how that moves.
 
+use super::state::intent;
 use super::{Engine, OLD_LIMIT, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::PAIR;
@@ -33,6 +34,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let need = at
             .checked_add(bytes)
             .ok_or(Error::Corrupt("offset out of range"))?;
+        let log = self.st().log.load(Relaxed);
+        if log != 0 && need > log {
+            self.end_log()?;
+        }
         let known = self.store.known_len();
         if need <= known && known.is_multiple_of(PAGE) {
             return Ok(());
@@ -43,8 +48,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if need > limit {
                 return Err(io::Error::from_raw_os_error(libc::EFBIG).into());
             }
-            let step = (need / 8).clamp(STEP.0, STEP.1).next_multiple_of(PAIR);
-            let want = need.saturating_add(step).next_multiple_of(PAGE).min(limit);
+            let want = need.saturating_add(self.room(need));
+            let want = want.next_multiple_of(PAGE).min(limit);
             if self.extend(want).is_err() {
                 self.extend(need.next_multiple_of(PAGE))?;
             }
@@ -56,8 +61,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
+    /// How much room for new pairs there is to be behind so many bytes.
+    pub(super) fn room(&self, need: u64) -> u64 {
+        (need / 8).clamp(STEP.0, STEP.1).next_multiple_of(PAIR)
+    }
+
     /// How long the file may become.
-    fn limit(&self) -> u64 {
+    pub(super) fn limit(&self) -> u64 {
         match self.large {
             true => u64::MAX - PAGE,
             false => OLD_LIMIT,
@@ -66,6 +76,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Appends an empty table and links it; answers its number.
     pub(super) fn append_table(&mut self) -> Result<usize> {
+        self.end_log()?;
         let at = self.st().end.load(Relaxed);
         self.make_room(at, table::SIZE)?;
         self.store.allocate(at, table::SIZE)?;
@@ -81,7 +92,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Some(&last) => table::slot_offset(last, table::SLOTS as u16),
             None => at,
         };
-        self.begin_intent(slot, 0, false);
+        self.begin_intent(slot, 0, intent::PAIR);
         let raw = RawTable::empty();
         self.store.store(at + table::CHECKSUM, table::MARK)?;
         for i in [0, table::END] {

@@ -9,8 +9,8 @@
 //!
 //! # Reading without the lock
 //!
-//! [`Reader`] looks a key up in its row, loads the word of the slot, copies from the copy that this
-//! names, and loads the word again. A copy is never written while its slot's word names it: an
+//! [`Reader`] looks a key up in its row, loads the word of the slot and its offset of B, copies from the copy or the
+//! record that these name, and loads them again. A copy is never written while its slot's word names it: an
 //! overwrite writes the other one, a delete leaves the contents alone, and a pair is used again only
 //! when the word has changed. No word comes twice: each change of a pair has an epoch of its own.
 //! What is done to pairs in any other way (recovery, the close) moves the layout first, and that
@@ -282,10 +282,11 @@ struct Stamp {
     changes: u64,
 }
 
-/// A slot that is live, and the block that it names.
+/// A slot that is live, and the block or record that it names.
 struct Named {
     slot: u64,
     word: u64,
+    b: u64,
     block: u64,
 }
 
@@ -419,7 +420,8 @@ impl<S: Storage> Reader<'_, S> {
     #[inline(always)]
     fn named(&self, slot: u16, t: usize) -> Option<Option<Named>> {
         let at = table::slot_offset(self.index.table(t)?, slot);
-        let Slot { a, b, word } = self.store.load_slot(at).ok()?;
+        let found = self.store.load_slot(at).ok()?;
+        let Slot { a, b, word } = found;
         if a <= 0 {
             // Half a slot is for those to judge who hold the lock.
             return (a < 0 || b == 0).then_some(None);
@@ -428,7 +430,8 @@ impl<S: Storage> Reader<'_, S> {
         pair.is_multiple_of(PAGE).then_some(Some(Named {
             slot: at,
             word: word.0,
-            block: word.side().offset(pair),
+            b: b as u64,
+            block: found.record().unwrap_or_else(|| word.side().offset(pair)),
         }))
     }
 
@@ -442,9 +445,9 @@ impl<S: Storage> Reader<'_, S> {
     #[inline(always)]
     fn is_still(&self, named: &Named, stamp: Stamp) -> bool {
         fence(Acquire);
-        self.store
-            .load(named.slot + 16)
-            .is_ok_and(|w| w == named.word)
+        let same = |at: u64, word: u64| self.store.load(at).is_ok_and(|w| w == word);
+        same(named.slot + 16, named.word)
+            && same(named.slot + 8, named.b)
             && self.state.layout.load(Relaxed) == stamp.layout
     }
 }

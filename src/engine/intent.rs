@@ -2,19 +2,20 @@
 //! undoes it. The slot is the commit point: who has read before that has gone by the slot alone.
 
 use super::index::print_of;
+use super::state::intent;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::block::{PAIR, Side};
-use crate::format::slot::{self, Slot, Word};
+use crate::format::slot::{Slot, Word};
 use crate::format::{hash, table};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
-    pub(super) fn begin_intent(&self, slot: u64, pair: u64, delete: bool) {
+    pub(super) fn begin_intent(&self, slot: u64, pair: u64, kind: u64) {
         let st = self.st();
         st.intent_pair.store(pair, Relaxed);
-        st.intent_delete.store(u64::from(delete), Relaxed);
+        st.intent_kind.store(kind, Relaxed);
         st.intent.store(slot, Release);
     }
 
@@ -26,25 +27,20 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(super) fn finish_dead(&mut self) -> Result<()> {
         let st = self.st();
         let at = st.intent.load(Relaxed);
-        let (pair, delete) = (
-            st.intent_pair.load(Relaxed),
-            st.intent_delete.load(Relaxed) != 0,
-        );
+        let (pair, kind) = (st.intent_pair.load(Relaxed), st.intent_kind.load(Relaxed));
         self.tell_unfinished(at, pair);
         self.rearrange();
         // Tables first: the count may be behind the links.
         self.tables = self.chain()?.0;
         self.st().tables.store(self.tables.len() as u64, Relaxed);
-        let inside = self.tables.iter().enumerate().find_map(|(t, &o)| {
-            let i = at.checked_sub(table::slot_offset(o, 0))? / slot::SIZE;
-            (i < u64::from(self.sizes.slots)).then_some((t, i as u16))
-        });
         if pair != 0
-            && let Some((t, i)) = inside
+            && let Some((t, i)) = self.slot_at(at)
         {
             let place = self.place(t, i)?;
-            if place.pair == pair {
-                self.finish_pair(&place, delete)?;
+            if kind == intent::RECORD {
+                self.finish_record(&place, pair)?;
+            } else if place.pair == pair {
+                self.finish_pair(&place, kind == intent::DELETE)?;
             } else if pair % PAGE == 0 && pair + PAIR <= self.store.len()? {
                 // Not committed: the place is as empty as before.
                 self.erase(pair, PAIR)?;
@@ -53,11 +49,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.st().surveyed.store(0, Relaxed);
         self.survey_once()?;
         let end = self.st().end.load(Relaxed);
-        let rest = self
-            .store
-            .len()?
-            .saturating_sub(end)
-            .min(table::SIZE + PAIR);
+        let stop = match self.st().log.load(Relaxed) {
+            0 => self.store.len()?,
+            log => log,
+        };
+        let rest = stop.saturating_sub(end).min(table::SIZE + PAIR);
         self.erase(end, rest)?;
         self.end_intent();
         Ok(())
@@ -68,11 +64,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
         let pair = self.pair_of(place)?;
         let outcome = pair.outcome(Some(place.slot.word));
+        if place.slot.record().is_some() {
+            return self.fold_pair(place);
+        }
         if !place.slot.is_deleted() {
             // From now on the slot also says that the pair was changed, so that the close mends the copy that was being
             // written.
             if let Outcome::Live(side) = outcome {
-                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
+                let turned = place.slot.word.is_turned();
+                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum).turned(turned);
                 let print = print_of(hash::djb2(pair.block(side).key()));
                 self.write_slot(place, Slot::live(place.pair, word), print)?;
             }

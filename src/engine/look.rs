@@ -43,16 +43,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         };
         self.ready()?;
         match self.find(&key)? {
-            Found::Live(place, side) => self.read_value(place.pair, side, buf).map(Some),
+            Found::Live(place, side) => self.read_value(&place, side, buf).map(Some),
             Found::Damaged(_) => Err(Error::Corrupt("both copies of a record are damaged")),
             Found::Absent { .. } => Ok(None),
         }
     }
 
     /// Copies a value that fits into `buf`; answers its size.
-    pub(crate) fn read_value(&self, pair: u64, side: Side, buf: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read_value(&self, place: &Place, side: Side, buf: &mut [u8]) -> Result<usize> {
         self.store
-            .read_value(side.offset(pair), self.sizes.value as usize, buf)
+            .read_value(self.front(place, side), self.sizes.value as usize, buf)
     }
 
     /// Looks through the whole chain of `key`.
@@ -122,6 +122,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.set_checked(place.pair, true);
                 self.tidy.set(place.pair, pair.is_tidy(place.table));
             }
+            // Its value is in the log, from where it finds its way into the pair.
+            _ if place.slot.record().is_some() => return Ok(Content::Live(place.slot.word.side())),
             // The file is whole but for this record: served, not touched before the chain changes.
             _ if self.st().recovered.load(Relaxed) == 0 => {
                 self.doubtful = true;
@@ -225,7 +227,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 continue;
             }
             if let Some(buf) = buf {
-                let n = self.read_value(place.pair, side, buf)?.min(buf.len());
+                let n = self.read_value(&place, side, buf)?.min(buf.len());
                 buf[n..].fill(0);
             }
             return Ok(true);

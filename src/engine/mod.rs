@@ -20,6 +20,7 @@ mod intent;
 mod look;
 mod places;
 mod recover;
+mod redo;
 mod settle;
 mod snapshot;
 pub mod state;

@@ -6,6 +6,7 @@
 //! whole file ([`super::walk`]), and so does any contradiction.
 
 use super::index::{self, print_of};
+use super::state::intent;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
@@ -47,6 +48,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.grow(self.store.len()?.next_multiple_of(PAGE))?;
         // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
         self.sync()?;
+        self.redo()?;
         self.st().recovered.store(1, Relaxed);
         if marked && self.recover_marked()? {
             self.tidy_up()?;
@@ -359,7 +361,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.store.allocate(pair, PAIR).is_err() {
             return Ok(());
         }
-        self.begin_intent(hole.at, pair, false);
+        self.begin_intent(hole.at, pair, intent::PAIR);
         for side in [Side::B, Side::A] {
             let b = RawBlock::new(self.sizes, side, false, &key, b"", hole.table as u64);
             let at = side.offset(pair);

@@ -1,8 +1,8 @@
 //! The close: the file becomes what the original would have left.
 //!
-//! 1. sync: every current copy is on the medium, so the other one is free.
+//! 1. What is in the redo log goes into its pairs, after a sync of its own. sync: every current copy is on the medium, so the other one is free.
 //! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
-//!    of a deleted pair copy B first. Sync, if a pair has something left for step 3.
+//!    of a deleted pair copy B first. Sync, if a pair has something left for step 3, or its current copy is to be the other one.
 //! 3. Copy A of deleted pairs and of empty values that carry a mark, the end of a B that was a deleted
 //!    record until step 2; slots lose their tags, tables
 //!    get their checksums, all but table 0's; the file gets its length. Sync.
@@ -47,15 +47,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.st().recovered.load(Relaxed) != 0 {
             self.touch_all()?;
         }
+        self.fold_pairs()?;
         self.sync()?;
         self.announce();
-        let late = self.settle_pairs()?;
-        if !late.is_empty() {
+        let (late, turned) = self.settle_pairs()?;
+        if turned || !late.is_empty() {
             self.sync()?;
         }
         for (t, i, what) in late {
             self.settle_late(t, i, what)?;
         }
+        self.st().log_next.store(0, Relaxed);
+        self.st().log.store(0, Relaxed);
         self.settle_tables()?;
         self.survey()?;
         let end = self.st().end.load(Relaxed).max(PAGE);
@@ -89,11 +92,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 2. Answers the slots that have something left for step 3.
-    fn settle_pairs(&mut self) -> Result<Vec<(usize, u16, Late)>> {
+    /// Step 2. Answers the slots that have something left for step 3, and whether step 3 names copies that
+    /// step 2 has written.
+    fn settle_pairs(&mut self) -> Result<(Vec<(usize, u16, Late)>, bool)> {
         let all = self.st().recovered.load(Relaxed) != 0;
-        let mut changed = Vec::new();
+        let (mut changed, mut turned) = (Vec::new(), false);
         self.each_slot(|t, i, slot| {
+            turned |= slot.word.is_turned();
             if all || slot.word.is_tagged() {
                 changed.try_reserve(1).map_err(|_| Error::Memory)?;
                 changed.push((t, i));
@@ -146,7 +151,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 later(t, i, Late::Copy(second))?;
             }
         }
-        Ok(late)
+        Ok((late, turned))
     }
 
     /// The pairs of some slots are about to be settled. What takes long is to find their pages, and that is done side
@@ -311,9 +316,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     _ if slot.is_unused() => continue,
                     None => slot,
                     Some(pair) if slot.is_deleted() => Slot::deleted(pair, Word::clean(Side::A)),
-                    Some(pair) => Slot::live(pair, Word::clean(slot.word.side())),
+                    Some(pair) => Slot::live(pair, Word::clean(slot.word.last_side())),
                 };
                 raw.set_slot(i, clean);
+            }
+            if t == 0 {
+                put_u64(&mut raw.0, table::LOG as usize, 0);
             }
             let sum = if t == 0 { table::MARK } else { raw.checksum() };
             put_u64(&mut raw.0, table::CHECKSUM as usize, sum);

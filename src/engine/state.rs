@@ -30,6 +30,16 @@ pub mod tables {
     pub const BAD: u64 = 2;
 }
 
+/// Kinds of changes that a death can leave half-done.
+pub mod intent {
+    /// A put into a pair, or a table.
+    pub const PAIR: u64 = 0;
+    /// A delete.
+    pub const DELETE: u64 = 1;
+    /// A put into the log.
+    pub const RECORD: u64 = 2;
+}
+
 /// How many gaps inside the file are remembered for new pairs; more are found in the next life.
 pub const GAPS: usize = 32;
 
@@ -79,12 +89,16 @@ pub struct State {
     pub layout: AtomicU64,
     /// Counts the closes: each drops the tags of the slots.
     pub closes: AtomicU64,
+    /// Where the log begins; 0: there is none. It goes on to the end of the file.
+    pub log: AtomicU64,
+    /// Behind its last record; 0 while the log can't be used.
+    pub log_next: AtomicU64,
     /// Not 0 while a change is under way: the offset of its slot.
     pub intent: AtomicU64,
-    /// The pair that this change writes.
+    /// The pair or the record that this change writes.
     pub intent_pair: AtomicU64,
-    /// 1 if that change is a delete.
-    pub intent_delete: AtomicU64,
+    /// What kind of change: one of [`intent`].
+    pub intent_kind: AtomicU64,
     /// 1 while the tables are made anew.
     pub walking: AtomicU64,
     /// For each slot of the tables: counts the changes of which key is where in its chain.
@@ -108,9 +122,11 @@ impl State {
             &self.end,
             &self.length,
             &self.tables,
+            &self.log,
+            &self.log_next,
             &self.intent,
             &self.intent_pair,
-            &self.intent_delete,
+            &self.intent_kind,
             &self.walking,
             &self.gap_count,
         ] {

@@ -87,6 +87,14 @@ pub trait Storage {
         Ok(())
     }
 
+    /// Writes zeros over zeros that have their place: storing into them will change no more than these bytes.
+    ///
+    /// # Errors
+    /// As [`Storage::grow`].
+    fn fill(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes both blocks of a pair into a range that nothing names, whether it has its place or not.
     /// The first word of neither reaches the medium without the rest of its sector.
     ///

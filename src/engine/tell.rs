@@ -48,6 +48,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         });
     }
 
+    pub(crate) fn tell_redone(&self, values: usize) {
+        log::info(|| format!("{values} values were taken from the log"));
+    }
+
     pub(crate) fn tell_walk(&self) {
         log::info(|| format!("whole walk over {} bytes begins", self.store.known_len()));
     }

@@ -105,6 +105,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn walk(&mut self) -> Result<()> {
         self.st().walking.store(1, Release);
         self.tell_walk();
+        self.redo()?;
         self.rearrange();
         let words = self.believable_words()?;
         let (tables, records) = self.scan(&words)?;

@@ -23,14 +23,16 @@
 //!
 //! What the file looks like between the first change of a life and the clean close is this
 //! library's own affair as long as the original recovers from it; docs/design.md has the protocol.
-//! Two of its marks are bytes of the file: table 0 carries [`table::MARK`] in place of its
-//! checksum, and the third word of a changed slot is a [`slot::Word`] with a tag.
+//! Some of it is bytes of the file: table 0 carries [`table::MARK`] in place of its
+//! checksum, and the third word of a changed slot is a [`slot::Word`] with a tag. Behind the last pair there may be a
+//! log of values that have not found their way into their pairs yet, see [`record`].
 
 pub mod block;
 pub mod checksum;
 pub mod hash;
 pub mod header;
 pub mod key;
+pub mod record;
 pub mod slot;
 pub mod table;
 

@@ -9,24 +9,29 @@
 //! `current` 0 means that copy A holds the value, anything else copy B. In a cleanly closed file it
 //! is 0 or 1. From a change to the clean close, while table 0 carries the mark and only this
 //! library reads the slots, it is a [`Word`] with a tag that also says what the current copy's
-//! checksum is and in which epoch the pair was changed.
+//! checksum is and in which epoch the pair was changed. In that time the offset of B, which that of A tells as well,
+//! can instead name a [`super::record`] that holds the value.
 
-use super::PAGE;
 use super::block::{PAIR, Side};
+use super::{PAGE, record};
 
 /// Bytes of a slot.
 pub const SIZE: u64 = 24;
 
 /// The third word of a slot.
 ///
-/// Untagged: 0 or anything else. Tagged, from the top: 1 bit tag, 1 bit current copy,
-/// 30 bits epoch, 32 bits checksum of the current copy.
+/// Untagged: 0 or anything else. Tagged, from the top: 1 bit tag, 1 bit current copy, 1 bit that is set if the
+/// close makes the other one current, 29 bits epoch, 32 bits checksum of the current copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Word(pub u64);
 
 const TAG: u64 = 1 << 63;
 const SIDE: u64 = 1 << 62;
-const EPOCH: u64 = (1 << 30) - 1;
+const TURNED: u64 = 1 << 61;
+const EPOCH: u64 = (1 << 29) - 1;
+
+/// Set in the offset of B that names a record.
+const RECORD: i64 = 1 << 62;
 
 impl Word {
     /// A word for a pair that was changed in `epoch` and whose current copy has this checksum.
@@ -51,6 +56,25 @@ impl Word {
         if b { Side::B } else { Side::A }
     }
 
+    /// The same word, but for which copy the close makes current.
+    pub fn turned(self, turned: bool) -> Self {
+        if !self.is_tagged() {
+            return self;
+        }
+        let bit = if turned { TURNED } else { 0 };
+        Self(self.0 & !TURNED | bit)
+    }
+
+    /// Whether the close makes the other copy current: the original would have written that one last.
+    pub fn is_turned(self) -> bool {
+        self.is_tagged() && self.0 & TURNED != 0
+    }
+
+    /// The copy that the close makes current.
+    pub fn last_side(self) -> Side {
+        if self.is_turned() { self.side().other() } else { self.side() }
+    }
+
     /// Whether this is a word of a pair that was changed in an unfinished life.
     #[inline(always)]
     pub fn is_tagged(self) -> bool {
@@ -62,7 +86,7 @@ impl Word {
         self.is_tagged().then_some(self.0 as u32)
     }
 
-    /// Whether the pair was changed in this epoch. Epochs are compared modulo 2^30: a false yes
+    /// Whether the pair was changed in this epoch. Epochs are compared modulo 2^29: a false yes
     /// costs a sync.
     pub fn changed_in(self, epoch: u64) -> bool {
         self.is_tagged() && (self.0 >> 32) & EPOCH == epoch & EPOCH
@@ -74,7 +98,7 @@ impl Word {
 pub struct Slot {
     /// Offset of block A, negative for a deleted pair.
     pub a: i64,
-    /// Offset of block B, of the same sign.
+    /// Offset of block B, of the same sign; or it names a record.
     pub b: i64,
     /// Which copy is current.
     pub word: Word,
@@ -99,8 +123,24 @@ impl Slot {
         let (a, b) = (self.a.unsigned_abs(), self.b.unsigned_abs());
         let half = PAIR / 2;
         let at = if a != 0 { a } else { b.checked_sub(half)? };
-        let agrees = b == 0 || b == at.checked_add(half)?;
+        let agrees = b == 0 || b == at.checked_add(half)? || self.record().is_some();
         (agrees && at >= PAGE && at % PAGE == 0 && at.checked_add(PAIR)? <= len).then_some(at)
+    }
+
+    /// Where the front of the record is that holds the value of this live slot.
+    #[inline(always)]
+    pub fn record(&self) -> Option<u64> {
+        if self.b & RECORD == 0 || self.a <= 0 || self.b < 0 {
+            return None;
+        }
+        let front = (self.b ^ RECORD) as u64;
+        let first = record::FIRST + record::FRONT;
+        (front % PAGE % record::STEP == first).then_some(front)
+    }
+
+    /// What stands for the offset of B if the value is in the record with this front.
+    pub fn b_of_record(front: u64) -> u64 {
+        front | RECORD as u64
     }
 
     /// Whether both offsets are there and of one sign.
@@ -136,7 +176,7 @@ mod tests {
     fn words() {
         let w = Word::tagged(Side::B, 7, 0xdead_beef);
         assert_eq!((w.side(), w.checksum()), (Side::B, Some(0xdead_beef)));
-        assert!(w.changed_in(7) && !w.changed_in(8) && w.changed_in(7 + (1 << 30)));
+        assert!(w.changed_in(7) && !w.changed_in(8) && w.changed_in(7 + (1 << 29)));
         assert_eq!(Word(0).side(), Side::A);
         assert_eq!(Word(77).side(), Side::B);
         assert!(!Word(1).changed_in(0));

@@ -33,6 +33,9 @@ pub const MARK: u64 = u64::MAX;
 /// In place of the checksum of table 0 while a walk writes its slots anew: no slot can be believed.
 pub const REBUILDING: u64 = 0xFFFF_FFFF_0000_0000;
 
+/// In table 0 while the file is being changed: where the log of [`super::record`]s begins, 0 if there is none.
+pub const LOG: u64 = FIRST_SLOT + slot::SIZE * SLOTS as u64 + 8;
+
 /// Where slot `i` of the table at `table` is.
 pub fn slot_offset(table: u64, i: u16) -> u64 {
     table + FIRST_SLOT + slot::SIZE * u64::from(i)

@@ -47,6 +47,7 @@ forward! {
     grow(len: u64) -> Result<()>;
     extend(len: u64) -> Result<()>;
     allocate(at: u64, len: u64) -> Result<()>;
+    fill(at: u64, len: u64) -> Result<()>;
     write_pair(at: u64, pair: &[u8; PAIR as usize]) -> Result<()>;
     truncate(len: u64) -> Result<()>;
     fill_holes() -> Result<()>;

@@ -348,6 +348,10 @@ impl Storage for FileMap {
         Ok(())
     }
 
+    fn fill(&self, at: u64, len: u64) -> Result<()> {
+        Ok(write_zeros(&self.file, at, at.saturating_add(len))?)
+    }
+
     /// With a system call: a store into a page that nobody has touched yet costs a fault, and the
     /// kernel has to fill the page with zeros first. It copies page by page, under a lock that its
     /// writing to the medium takes as well, and the pages were not there or are on the medium: of a

@@ -1,0 +1,362 @@
+//! The redo log: values that were put over a pair which must not be changed again before the next sync.
+//!
+//! The first change of a pair in an epoch goes into the pair. Those that follow go into the log, one behind the
+//! other, and the slot's offset of B names the last one, for those who read. The pair and the word stay as they are,
+//! until all values of the log are folded into their pairs: when the log is full, before any other change of such a
+//! key, and at the close. A fold is between two syncs, so nothing is written over a record that is still needed.
+//!
+//! Recovery believes no name. It reads the log from one end to the other; of the whole records of a slot the last one
+//! counts that follows what the pair holds ([`Engine::follows`]).
+
+use super::state::intent;
+use super::{Engine, Place, State, Storage};
+use crate::error::Result;
+use crate::format::block::{self, Kind, PAIR, RawBlock, Side};
+use crate::format::key::Key;
+use crate::format::record::{self, Head, Record};
+use crate::format::slot::{self, Slot, Word};
+use crate::format::{PAGE, table};
+use std::cmp::Reverse;
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A log begins with a part of the file's length, but no less and no more than this; each time it was full it gets
+/// twice as long, up to the same limit.
+const SIZE: RangeInclusive<u64> = 64 << 10..=4 << 20;
+const PART: u64 = 64;
+
+/// The size of a new log behind a file of so many bytes in use.
+fn first_size(end: u64) -> u64 {
+    let size = (end / PART).clamp(*SIZE.start(), *SIZE.end());
+    size.next_multiple_of(PAIR)
+}
+
+impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Where the value of a live pair is: something that begins as a block.
+    pub(super) fn front(&self, place: &Place, side: Side) -> u64 {
+        let record = place.slot.record();
+        record.unwrap_or_else(|| side.offset(place.pair))
+    }
+
+    /// Whether the next put over a live pair may change it.
+    pub(super) fn is_settled(&self, place: &Place) -> bool {
+        place.slot.record().is_none() && !place.slot.word.changed_in(self.epoch())
+    }
+
+    /// Makes that so; the slot has to be read again.
+    pub(super) fn settle_pair(&mut self, place: &Place, value: &[u8]) -> Result<()> {
+        if place.slot.record().is_some() {
+            return self.fold();
+        }
+        if !self.fits_log(value) || !self.do_copies_differ(place)? {
+            return self.sync();
+        }
+        match self.st().log_next.load(Relaxed) {
+            0 => self.begin_log(),
+            _ => self.fold(),
+        }
+    }
+
+    fn fits_log(&self, value: &[u8]) -> bool {
+        value.len() <= record::LONGEST && self.sizes.covers_all()
+    }
+
+    /// In the log only what follows a pair of different copies can be told from what the original has done to it.
+    fn do_copies_differ(&self, place: &Place) -> Result<bool> {
+        let word = place.slot.word;
+        let other = word.side().other().offset(place.pair);
+        let sum = self.store.load(other + block::CHECKSUM as u64)?;
+        Ok(word.checksum().map(u64::from) != Some(sum))
+    }
+
+    /// Puts a value into the log; `false` if there is none, or no room in it.
+    pub(super) fn append(&self, place: &Place, key: &Key, value: &[u8]) -> Result<bool> {
+        let st = self.st();
+        let next = st.log_next.load(Relaxed);
+        if next == 0 || !self.fits_log(value) {
+            return Ok(false);
+        }
+        let n = record::words(value.len());
+        let at = record::place(next, value.len());
+        let end = at + 8 * n as u64;
+        if end > st.length.load(Relaxed) {
+            return Ok(false);
+        }
+        let even = match place.slot.record() {
+            Some(front) => self.store.load(front - record::FRONT + record::EVEN)? == 0,
+            None if !self.do_copies_differ(place)? => return Ok(false),
+            None => false,
+        };
+        let head = Head {
+            even,
+            slot: place.at,
+            word: place.slot.word,
+        };
+        self.begin_intent(place.at, at, intent::RECORD);
+        st.log_next.store(end, Relaxed);
+        let mut sum = record::Sum::at(at);
+        let mut some = [0; 16];
+        for from in (1..n).step_by(some.len()) {
+            let some = &mut some[..(n - from).min(16)];
+            for (i, word) in (from..).zip(&mut *some) {
+                *word = record::word(&head, key, value, i);
+                sum.add(*word);
+            }
+            self.store.store_all(at + 8 * from as u64, some)?;
+        }
+        self.store.store(at, sum.value())?;
+        let name = Slot::b_of_record(at + record::FRONT);
+        self.store.store(place.at + 8, name)?;
+        self.end_intent();
+        Ok(true)
+    }
+
+    /// Makes a log, behind room for some new pairs, or makes the one that is there usable again. Syncs, also where there
+    /// is no room for one.
+    fn begin_log(&mut self) -> Result<()> {
+        let mut at = self.st().log.load(Relaxed);
+        if at == 0 {
+            self.survey_once()?;
+            let (end, len) = (self.st().end.load(Relaxed), self.store.len()?);
+            at = end + self.room(end).max(len.saturating_sub(end)).next_multiple_of(PAIR);
+            let size = first_size(end);
+            // What can't be had is done without.
+            if at + size > self.limit()
+                || self.extend(at).is_err()
+                || self.lengthen_log(at, size).is_err()
+            {
+                return self.sync();
+            }
+            self.st().log.store(at, Relaxed);
+        }
+        let first = self.tables[0];
+        self.store.store(first + table::LOG, at)?;
+        self.sync()?;
+        self.st().log_next.store(at, Relaxed);
+        Ok(())
+    }
+
+    fn lengthen_log(&self, at: u64, size: u64) -> Result<()> {
+        self.grow(at + size)?;
+        // Else each page of it would have to be noted in the file system when it is first synced.
+        self.store.fill(at, size)
+    }
+
+    /// Brings every value of the log into its pair, and all of it to the medium.
+    pub(super) fn fold(&mut self) -> Result<()> {
+        if !self.fold_pairs()? {
+            return Ok(());
+        }
+        self.sync()?;
+        let st = self.st();
+        let (log, next) = (st.log.load(Relaxed), st.log_next.load(Relaxed));
+        st.log_next.store(log, Relaxed);
+        let (len, size) = (self.store.len()?, self.store.len()?.saturating_sub(log));
+        if next - log > size / 2 && size < *SIZE.end() && len + size <= self.limit() {
+            // What can't be had is done without.
+            let _ = self.lengthen_log(len, size);
+        }
+        Ok(())
+    }
+
+    /// Syncs, and brings every value of the log into its pair. The records must stay until the next sync. `false`: the
+    /// log is empty.
+    pub(super) fn fold_pairs(&mut self) -> Result<bool> {
+        let st = self.st();
+        let next = st.log_next.load(Relaxed);
+        if next == 0 || next == st.log.load(Relaxed) {
+            return Ok(false);
+        }
+        self.sync()?;
+        for (t, i) in self.logged_slots()? {
+            let place = self.place(t, i)?;
+            self.fold_pair(&place)?;
+        }
+        Ok(true)
+    }
+
+    fn logged_slots(&self) -> Result<Vec<(usize, u16)>> {
+        let mut logged = Vec::new();
+        self.each_slot(|t, i, slot| {
+            if slot.record().is_some() {
+                logged.try_reserve(1).map_err(|_| crate::Error::Memory)?;
+                logged.push((t, i));
+            }
+            Ok(())
+        })?;
+        Ok(logged)
+    }
+
+    /// The value goes into the copy that the word does not name, then the word says so, then nobody needs the record.
+    pub(super) fn fold_pair(&mut self, place: &Place) -> Result<()> {
+        let Some(front) = place.slot.record() else {
+            return Ok(());
+        };
+        self.begin_intent(place.at, place.pair, intent::PAIR);
+        let (page, inside) = self.page_of(front - record::FRONT)?;
+        if let Some(record) = Record::read(&page, front - front % PAGE, inside)
+            && let Some(key) = Key::new(record.key())
+            && let Head { word, even, .. } = record.head()
+            // Else whoever died here came as far as the word.
+            && word == place.slot.word
+        {
+            let turned = word.is_turned() != even;
+            self.write_over(place, word.side(), &key, record.value(), turned)?;
+        }
+        self.store.store(place.at + 8, Side::B.offset(place.pair))?;
+        self.end_intent();
+        Ok(())
+    }
+
+    fn page_of(&self, at: u64) -> Result<([u8; PAGE as usize], usize)> {
+        let mut page = [0; PAGE as usize];
+        self.store.read(at - at % PAGE, &mut page)?;
+        Ok((page, (at % PAGE) as usize))
+    }
+
+    /// A put into the log that somebody did not end: it counts if the slot names it.
+    pub(super) fn finish_record(&mut self, place: &Place, at: u64) -> Result<()> {
+        let log = self.st().log.load(Relaxed);
+        let inside = log != 0 && at >= log && at + 8 <= self.store.len()?;
+        if inside && place.slot.record() != Some(at + record::FRONT) {
+            self.store.store(at, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The place of the log is needed for pairs.
+    pub(super) fn end_log(&mut self) -> Result<()> {
+        let log = self.st().log.load(Relaxed);
+        if log == 0 {
+            return Ok(());
+        }
+        if self.fold_pairs()? {
+            self.sync()?;
+        }
+        self.st().log_next.store(0, Relaxed);
+        self.store.store(self.tables[0] + table::LOG, 0)?;
+        self.zero(log, self.store.len()?.saturating_sub(log))?;
+        self.sync()?;
+        self.st().log.store(0, Relaxed);
+        Ok(())
+    }
+
+    /// Recovery: what the log has for pairs goes there, and to the medium. Afterwards there is none.
+    pub(super) fn redo(&mut self) -> Result<()> {
+        let (st, len) = (self.st(), self.store.len()?);
+        st.log_next.store(0, Relaxed);
+        st.log.store(0, Relaxed);
+        if len < PAGE + table::SIZE {
+            return Ok(());
+        }
+        let mark = self.store.load(PAGE + table::CHECKSUM)?;
+        let log = self.store.load(PAGE + table::LOG)?;
+        if log == 0 || mark != table::MARK && mark != table::REBUILDING {
+            return Ok(());
+        }
+        self.sync()?;
+        let (tables, _) = self.chain()?;
+        self.adopt_tables(tables);
+        let mut records = self.read_log(log, len)?;
+        records.sort_unstable_by_key(|&(slot, at)| (slot, Reverse(at)));
+        let (mut done, mut count) = (None, 0);
+        for (slot, at) in records {
+            if done != Some(slot) && self.redo_record(slot, at)? {
+                done = Some(slot);
+                count += 1;
+            }
+        }
+        for (t, i) in self.logged_slots()? {
+            let place = self.place(t, i)?;
+            let b = Side::B.offset(place.slot.a.unsigned_abs());
+            self.store.store(place.at + 8, b)?;
+        }
+        // Before the log can no more be found.
+        self.sync()?;
+        self.store.store(PAGE + table::LOG, 0)?;
+        self.tell_redone(count);
+        Ok(())
+    }
+
+    /// Slot and offset of every whole record.
+    fn read_log(&self, log: u64, len: u64) -> Result<Vec<(u64, u64)>> {
+        let mut records = Vec::new();
+        let inside = log.is_multiple_of(PAGE) && log >= PAGE + table::SIZE && log < len;
+        if !inside || len - log > 2 * *SIZE.end() {
+            return Ok(records);
+        }
+        let mut page = [0; PAGE as usize];
+        for at in (log..len).step_by(PAGE as usize) {
+            self.store.read(at, &mut page)?;
+            let mut inside = record::FIRST as usize;
+            while inside < page.len() {
+                let mut step = record::STEP as usize;
+                if let Some(record) = Record::read(&page, at, inside) {
+                    records.try_reserve(1).map_err(|_| crate::Error::Memory)?;
+                    records.push((record.head().slot, at + inside as u64));
+                    step = record.len().next_multiple_of(step);
+                }
+                inside += step;
+            }
+        }
+        Ok(records)
+    }
+
+    /// `false`: this record does not count.
+    fn redo_record(&mut self, slot: u64, at: u64) -> Result<bool> {
+        let Some((t, i)) = self.slot_at(slot) else {
+            return Ok(false);
+        };
+        let place = self.place(t, i)?;
+        let (page, inside) = self.page_of(at)?;
+        let Some(record) = Record::read(&page, at - inside as u64, inside) else {
+            return Ok(false);
+        };
+        let Some(key) = Key::new(record.key()) else {
+            return Ok(false);
+        };
+        let side = record.head().word.side().other();
+        let (key, value) = (key.bytes(), record.value());
+        let mut block = RawBlock::new(self.sizes, side, true, key, value, t as u64);
+        block.mark_empty(self.sizes);
+        if !self.follows(&place, record.head().word, &block, side)? {
+            return Ok(false);
+        }
+        self.revive_a(place.pair, side)?;
+        let end = self.begins_live(side, place.pair)?;
+        self.write_copy(place.pair, side, &block, end)?;
+        let word = Word::tagged(side, self.epoch(), block.sum(self.sizes));
+        self.store.store(place.at + 16, word.0)?;
+        Ok(true)
+    }
+
+    /// Whether a value of the log, which `block` holds as copy `side`, is later than what its pair holds. The copy
+    /// that the record's word names has to be there, and the slot says the same word, or it says that this value is in
+    /// the other copy, where it is not. If both copies are good and the same, the original has written them.
+    fn follows(&self, place: &Place, base: Word, block: &RawBlock, side: Side) -> Result<bool> {
+        if place.pair == 0 || place.slot.a <= 0 || !self.sizes.covers_all() {
+            return Ok(false);
+        }
+        let pair = self.pair_of(place)?;
+        let (old, new) = (pair.verdict(side.other()), pair.verdict(side));
+        let there = old.good && old.kind == Kind::Live && base.checksum() == Some(old.sum);
+        let same = new.good && new.sum == old.sum;
+        if !there || same || pair.block(side.other()).key() != block.key() {
+            return Ok(false);
+        }
+        let (word, sum) = (place.slot.word, block.sum(self.sizes));
+        let arrived = new.good && new.sum == sum;
+        let folded = word.side() == side && word.checksum() == Some(sum);
+        Ok(word == base || folded && !arrived)
+    }
+
+    /// Table and index of the slot at this offset in the file.
+    pub(super) fn slot_at(&self, at: u64) -> Option<(usize, u16)> {
+        let before = self.tables.partition_point(|&table| table <= at);
+        let t = before.checked_sub(1)?;
+        let inside = at.checked_sub(table::slot_offset(self.tables[t], 0))?;
+        let i = inside / slot::SIZE;
+        let whole = inside.is_multiple_of(slot::SIZE) && i < u64::from(self.sizes.slots);
+        whole.then_some((t, i as u16))
+    }
+}

@@ -491,9 +491,168 @@ fn scenarios() -> Vec<Scenario> {
             .op(cuts::scenario::Op::Close),
         );
     }
+    scripts.extend(of_the_log());
     let mut all: Vec<Scenario> = scripts.into_iter().map(Script::finish).collect();
     all.extend(of_the_original());
     all
+}
+
+/// Keys that are put again and again: what follows the first change since a sync goes into the redo log.
+fn of_the_log() -> Vec<Script> {
+    let [k0, k1, k2, k3] = SAME_SLOT;
+    let two = |name: &str| {
+        let script = Script::new(name, SETTINGS);
+        script.put("/a", 100).put("/b", 700).before()
+    };
+    let mut scripts = vec![
+        two("log-synced")
+            .each(1..4, |s, n| s.put("/a", 100 + n).sync())
+            .put("/b", 600)
+            .sync()
+            .each(0..4, |s, n| s.put("/b", 500 + n).put("/a", 90 + n).sync())
+            .close(),
+        // Both numbers of changes, even and odd, at the close.
+        two("log-lives")
+            .each(1..6, |s, n| s.put("/a", 100 + n))
+            .put("/b", 30)
+            .close()
+            .each(1..5, |s, n| s.put("/b", 40 + n).sync())
+            .put("/a", 0)
+            .close()
+            .each(1..4, |s, n| s.put("/a", n % 2).sync())
+            .close(),
+        // The value that was there comes back, and the one before.
+        two("log-of-equal-values")
+            .put_value("/a", b"one")
+            .put_value("/a", b"two")
+            .put_value("/a", b"one")
+            .sync()
+            .put_value("/a", b"one")
+            .put_value("/a", b"two")
+            .sync()
+            .put_value("/a", b"two")
+            .put_value("/b", b"two")
+            .put_value("/b", b"one")
+            .put_value("/b", b"one")
+            .put_value("/b", b"two")
+            .sync()
+            .put_value("/a", b"one")
+            .close(),
+        two("log-and-deletes")
+            .each(1..4, |s, n| s.put("/a", 100 + n))
+            .sync()
+            .delete("/a")
+            .sync()
+            .put("/a", 50)
+            .each(1..4, |s, n| s.put("/b", 700 + n))
+            .delete("/b")
+            .put("/a", 51)
+            .put("/a", 52)
+            .sync()
+            .put("/b", 20)
+            .put("/b", 21)
+            .put("/b", 22)
+            .delete("/a")
+            .close(),
+        // A record fills a page: the log is full after 16, and used again.
+        two("log-full")
+            .each(0..12, |s, n| s.put("/a", 3900 - n))
+            .sync()
+            .put("/b", 600)
+            .put("/b", 601)
+            .each(0..8, |s, n| s.put("/a", 3800 - n))
+            .sync()
+            .each(0..6, |s, n| s.put("/b", 3500 + n).put("/a", 20 + n))
+            .sync()
+            .put("/a", 3700)
+            .put("/b", 3600),
+        two("log-of-long-values")
+            .put("/a", 3916)
+            .put("/a", 3916)
+            .put("/a", 3917)
+            .sync()
+            .put("/a", 5000)
+            .put("/a", 3915)
+            .put("/b", 8028)
+            .put("/b", 10)
+            .put("/b", 8028)
+            .sync()
+            .put("/b", 11)
+            .close(),
+        // New keys need the place of the log.
+        two("log-and-new-keys")
+            .each(1..4, |s, n| s.put("/a", 100 + n))
+            .each(0..3, |s, n| s.put(&format!("/n{n}"), 30))
+            .sync()
+            .each(3..7, |s, n| s.put(&format!("/n{n}"), 30).put("/a", 40 + n))
+            .sync()
+            .each(7..9, |s, n| s.put(&format!("/n{n}"), 30).put("/n1", n)),
+        Script::new("log-and-tables", SETTINGS)
+            .put(k0, 100)
+            .before()
+            .each(1..4, |s, n| s.put(k0, 100 + n))
+            .put(k1, 50)
+            .sync()
+            .each(1..4, |s, n| s.put(k1, 50 + n).put(k0, 60 + n))
+            .put(k2, 20)
+            .each(1..4, |s, n| s.put(k2, 20 + n))
+            .delete(k1)
+            .put(k3, 15)
+            .put(k3, 16)
+            .sync()
+            .put(k3, 17)
+            .close(),
+        two("log-killed")
+            .each(1..4, |s, n| s.put("/a", 100 + n))
+            .kill()
+            .each(1..4, |s, n| s.put("/a", 200 + n))
+            .sync()
+            .put("/b", 70)
+            .put("/b", 71)
+            .put("/b", 72)
+            .kill()
+            .put("/a", 10)
+            .kill()
+            .put("/a", 11)
+            .close(),
+        two("log-joined")
+            .each(1..4, |s, n| s.put("/a", 100 + n))
+            .join()
+            .each(1..4, |s, n| s.put("/a", 200 + n).put("/b", 300 + n))
+            .sync()
+            .join()
+            .put("/b", 70)
+            .delete("/a")
+            .join()
+            .put("/b", 71)
+            .put("/a", 72)
+            .close(),
+    ];
+    // A process dies while it writes a record, makes the log or brings values into their pairs.
+    for after in [0, 1, 3, 10, 22, 24, 25, 26, 27, 28, 30, 40] {
+        scripts.push(
+            two(&format!("dying-in-the-log-after-{after}"))
+                .put("/a", 60)
+                .die(after)
+                .put("/a", 61)
+                .put("/a", 62)
+                .sync()
+                .die(after)
+                .put("/a", 63)
+                .put("/a", 64)
+                .die(after)
+                .put("/a", 65)
+                .sync()
+                .put("/b", 80)
+                .put("/b", 81)
+                .die(after)
+                .delete("/a")
+                .put("/b", 82)
+                .die(after)
+                .op(cuts::scenario::Op::Close),
+        );
+    }
+    scripts
 }
 
 /// Files that the original left, closed or not: our library recovers them and goes on.

@@ -110,6 +110,35 @@ const LAST_CLOSE: Scenario = Scenario {
     wreck: &[],
     calls: &[Open, Put(C, 60, 3), Put(A, 0, 4), Delete(B), Close],
 };
+/// The third change of a key goes into the redo log, and from there into its pair.
+const LOG: Scenario = Scenario {
+    name: "redo log",
+    before: &[Put(A, 100, 1), Put(B, 210, 2)],
+    wreck: &[],
+    calls: &[
+        Open,
+        Put(A, 90, 3),
+        Put(A, 120, 4),
+        Put(A, 70, 5),
+        Put(A, 75, 6),
+        Delete(A),
+        Close,
+    ],
+};
+/// A new table takes the place of the log.
+const LOG_AND_TABLE: Scenario = Scenario {
+    name: "redo log and second table",
+    before: &[Put(A, 100, 1)],
+    wreck: &[],
+    calls: &[
+        Open,
+        Put(A, 90, 3),
+        Put(A, 120, 4),
+        Put(A, 70, 5),
+        Put(TWIN, 30, 6),
+        Close,
+    ],
+};
 
 /// Recovery, and the finishing of what a dead process has left, can be killed as well.
 const RECOVERY: Scenario = Scenario {
@@ -123,6 +152,18 @@ const SECOND_RECOVERY: Scenario = Scenario {
     before: &[Put(A, 100, 1), Put(B, 210, 2), Delete(B)],
     wreck: &[Open, Put(B, 77, 3), Put(TWIN, 200, 4)],
     calls: &[Open, Put(TWIN, 70, 5), Close],
+};
+const LOG_RECOVERY: Scenario = Scenario {
+    name: "after a death in a put into the log",
+    before: &[Put(A, 100, 1), Put(B, 210, 2)],
+    wreck: &[
+        Open,
+        Put(A, 60, 3),
+        Put(A, 150, 4),
+        Put(A, 20, 5),
+        Put(A, 25, 6),
+    ],
+    calls: &[Open, Put(A, 70, 5), Put(A, 71, 6), Delete(B), Close],
 };
 
 /// Has the slot of [`A`].
@@ -529,7 +570,7 @@ enum With {
     Survivor,
 }
 
-const SCENARIOS: [&Scenario; 8] = [
+const SCENARIOS: [&Scenario; 11] = [
     &FIRST_PUT,
     &OVERWRITE,
     &DELETE,
@@ -538,6 +579,9 @@ const SCENARIOS: [&Scenario; 8] = [
     &LAST_CLOSE,
     &RECOVERY,
     &SECOND_RECOVERY,
+    &LOG,
+    &LOG_AND_TABLE,
+    &LOG_RECOVERY,
 ];
 
 /// A call of the survivors may take this long.
@@ -888,6 +932,9 @@ points! {
     stores_of_a_put_again calls_of_a_put_again PUT_AGAIN;
     stores_of_a_second_table calls_of_a_second_table SECOND_TABLE;
     stores_of_a_last_close calls_of_a_last_close LAST_CLOSE;
+    stores_of_the_log calls_of_the_log LOG;
+    stores_of_the_log_and_a_table calls_of_the_log_and_a_table LOG_AND_TABLE;
     stores_of_a_recovery calls_of_a_recovery RECOVERY;
     stores_of_another_recovery calls_of_another_recovery SECOND_RECOVERY;
+    stores_of_a_recovery_of_the_log calls_of_a_recovery_of_the_log LOG_RECOVERY;
 }

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// How each part is drawn: the later ones win where several share a cell.
-const PARTS: [(Part, char, &str, &str); 7] = [
+const PARTS: [(Part, char, &str, &str); 8] = [
     (Part::Unused, '.', "unused", "#e7e7e4"),
     (Part::Deleted, '-', "deleted", "#b9b3a6"),
+    (Part::Log, 'L', "log", "#8f6ba8"),
     (Part::Live, '#', "live", "#3f8f6b"),
     (Part::Table, 'T', "table", "#3d6fb4"),
     (Part::Header, 'H', "header", "#22324a"),
@@ -26,6 +27,7 @@ fn style(part: Part) -> Style {
         Part::Table => Style::new().blue().bold(),
         Part::Live => Style::new().green(),
         Part::Deleted => Style::new().dim(),
+        Part::Log => Style::new().magenta(),
         Part::Damaged => Style::new().white().on_red(),
         Part::Loose => Style::new().yellow(),
         Part::Unused => Style::new().dim(),

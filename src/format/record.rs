@@ -197,7 +197,10 @@ mod tests {
             for i in (0..8 * words(size)).step_by(7) {
                 let mut torn = page;
                 torn[inside + i] ^= 1;
-                assert!(Record::read(&torn, 3 * PAGE, inside).is_none(), "{size} {i}");
+                assert!(
+                    Record::read(&torn, 3 * PAGE, inside).is_none(),
+                    "{size} {i}"
+                );
             }
         }
     }

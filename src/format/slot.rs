@@ -72,7 +72,11 @@ impl Word {
 
     /// The copy that the close makes current.
     pub fn last_side(self) -> Side {
-        if self.is_turned() { self.side().other() } else { self.side() }
+        if self.is_turned() {
+            self.side().other()
+        } else {
+            self.side()
+        }
     }
 
     /// Whether this is a word of a pair that was changed in an unfinished life.

@@ -26,6 +26,8 @@ pub(super) struct Seen {
     /// Length of the file at that moment.
     pub len: u64,
     pub blocks: Option<(u64, [RawBlock; 2])>,
+    /// Bytes of the value, if it is in the redo log.
+    pub logged: Option<u64>,
 }
 
 /// What is known so far.
@@ -75,7 +77,7 @@ impl Judge {
     }
 
     /// One slot of the chain with this index; slots come in the order of the tables.
-    pub fn slot(&mut self, index: u16, chain: &mut ChainSeen, seen: Seen) {
+    pub fn slot(&mut self, index: u16, chain: &mut ChainSeen, mut seen: Seen) {
         let at = table::slot_offset(seen.at, index);
         let which = format!("slot {index} of table {}", seen.table);
         let slot = seen.slot;
@@ -91,6 +93,7 @@ impl Judge {
         let sizes = self.sizes;
         let pair = seen
             .blocks
+            .take()
             .map(|(at, blocks)| Pair::check(at, blocks, sizes));
         // At an odd offset a record counts only if it is beyond doubt.
         let doubtful = |pair: &Pair| match pair.outcome(Some(slot.word)) {
@@ -112,7 +115,7 @@ impl Judge {
                     let detail = format!("the two offsets of {which} contradict each other");
                     self.find(Rule::SlotOffset, at, None, detail);
                 }
-                self.pair(index, &which, chain, seen.table, slot, &pair)
+                self.pair(index, &which, chain, &seen, &pair)
             }
         };
         for hole in std::mem::take(&mut chain.holes) {
@@ -128,10 +131,10 @@ impl Judge {
         index: u16,
         which: &str,
         chain: &mut ChainSeen,
-        table: usize,
-        slot: Slot,
+        seen: &Seen,
         pair: &Pair,
     ) -> Option<Vec<u8>> {
+        let (table, slot) = (seen.table, seen.slot);
         let outcome = pair.outcome(Some(slot.word));
         let (side, live) = match outcome {
             Outcome::Live(side) => (side, true),
@@ -179,7 +182,8 @@ impl Judge {
         } else {
             chain.keys.insert(key.clone(), table);
             chain.chain.live += 1;
-            self.payload += (key.len() + block.value(self.sizes).len()) as u64;
+            let in_pair = block.value(self.sizes).len() as u64;
+            self.payload += key.len() as u64 + seen.logged.unwrap_or(in_pair);
             self.keys.insert(key.clone(), pair.at);
         }
         Some(key)

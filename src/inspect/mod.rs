@@ -65,6 +65,8 @@ pub enum Part {
     Loose,
     /// Zeros.
     Unused,
+    /// The redo log of a file that is being changed.
+    Log,
 }
 
 /// A range of the file.
@@ -223,6 +225,13 @@ impl Inspector {
             self.read(side.offset(at), bytes)?;
         }
         Ok(blocks)
+    }
+
+    /// Bytes of the value of what begins as a block at `at`.
+    fn value_size(&self, at: u64) -> Result<u64> {
+        let mut size = [0; 4];
+        self.read(at.saturating_add(block::VALUE_SIZE as u64), &mut size)?;
+        Ok(u32::from_le_bytes(size).into())
     }
 
     fn is_zero(&self, at: u64, len: u64) -> Result<bool> {

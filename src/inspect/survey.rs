@@ -35,6 +35,8 @@ struct Table {
     zero: bool,
     /// The link in the original's place, and in the other place of tables with fewer slots.
     links: (u64, u64),
+    /// Where the redo log begins, if this is the first table of a file that is being changed.
+    log: u64,
 }
 
 impl Table {
@@ -48,6 +50,7 @@ impl Table {
             right: raw.checksum() == raw.mark(),
             zero: raw.is_zero(),
             links: (link(last), link(sizes.slots.min(last))),
+            log: raw.slot(last).b as u64,
         }
     }
 }
@@ -106,6 +109,9 @@ impl Inspector {
                 judge.table(n, t);
             }
             self.chains(&base, &mut judge, &mut report, &mut progress)?;
+            judge
+                .placed
+                .extend(log(&base).filter(|_| report.life == Life::Open));
         }
         self.parts(&mut judge, &mut report, &mut progress)?;
         self.confirm(&mut judge, sizes)?;
@@ -245,12 +251,14 @@ impl Inspector {
                             Some(pair) => Some((pair, me.blocks(pair)?)),
                             None => None,
                         };
+                        let logged = slot.record().map(|front| me.value_size(front));
                         seen.push(Seen {
                             table: first + n,
                             at,
                             slot,
                             len,
                             blocks,
+                            logged: logged.transpose()?,
                         });
                     }
                     Ok(seen)
@@ -473,6 +481,17 @@ impl Report {
 /// Bytes from `at` to the end of its page, or to `to`.
 fn page_rest(at: u64, to: u64) -> u64 {
     (PAGE - at % PAGE).min(to - at)
+}
+
+/// The redo log goes on to the end of the file.
+fn log(base: &Base) -> Option<Placed> {
+    let at = base.tables.first()?.log;
+    let len = base.len.checked_sub(at)?;
+    (at.is_multiple_of(PAGE) && at > PAGE && len > 0).then_some(Placed {
+        at,
+        len,
+        part: Part::Log,
+    })
 }
 
 fn odd_pair(slot: Slot, len: u64) -> Option<u64> {

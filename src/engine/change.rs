@@ -122,11 +122,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// not look at the copies would find what such a pair held before what is put behind it. `true`:
     /// there was one.
     fn put_right(&mut self, slot: u16) -> Result<bool> {
-        let mut some = false;
         if !self.doubtful {
-            return Ok(some);
+            return Ok(false);
         }
-        self.fold()?;
+        let mut some = self.fold()?;
         let mut seen: Vec<[u8; block::KEY_LEN]> = Vec::new();
         for t in 0..self.tables.len() {
             let place = self.place(t, slot)?;

@@ -46,14 +46,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes that so; the slot has to be read again.
     pub(super) fn settle_pair(&mut self, place: &Place, value: &[u8]) -> Result<()> {
         if place.slot.record().is_some() {
-            return self.fold();
+            return self.fold().map(drop);
         }
         if !self.fits_log(value) || !self.do_copies_differ(place)? {
             return self.sync();
         }
         match self.st().log_next.load(Relaxed) {
             0 => self.begin_log(),
-            _ => self.fold(),
+            _ => self.fold().map(drop),
         }
     }
 
@@ -146,10 +146,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.fill(at, size)
     }
 
-    /// Brings every value of the log into its pair, and all of it to the medium.
-    pub(super) fn fold(&mut self) -> Result<()> {
+    /// Brings every value of the log into its pair, and all of it to the medium; `false`: the log is empty.
+    pub(super) fn fold(&mut self) -> Result<bool> {
         if !self.fold_pairs()? {
-            return Ok(());
+            return Ok(false);
         }
         self.sync()?;
         let st = self.st();
@@ -160,7 +160,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             // What can't be had is done without.
             let _ = self.lengthen_log(len, size);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Syncs, and brings every value of the log into its pair. The records must stay until the next sync. `false`: the

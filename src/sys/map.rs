@@ -10,6 +10,7 @@ use super::{errno, room_allowed};
 use crate::engine::Storage;
 use crate::engine::storage::plain;
 use crate::error::{Error, Result};
+use crate::format::PAGE;
 use crate::format::block::{self, KEY_LEN, PAIR};
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
@@ -349,7 +350,12 @@ impl Storage for FileMap {
     }
 
     fn fill(&self, at: u64, len: u64) -> Result<()> {
-        Ok(write_zeros(&self.file, at, at.saturating_add(len))?)
+        // One by one, so that a page that is stored into later is not written with its neighbours.
+        let end = at.saturating_add(len);
+        for page in (at..end).step_by(PAGE as usize) {
+            write_zeros(&self.file, page, end.min(page + PAGE))?;
+        }
+        Ok(())
     }
 
     /// With a system call: a store into a page that nobody has touched yet costs a fault, and the

@@ -5,7 +5,8 @@
 //!
 //! An undamaged pair: page-aligned behind table 0, both copies whole in the file, checksum field right and its upper
 //! half zero, key of 1 to 127 bytes, size within the header's, both with the delimiters of a live copy. (In a file that
-//! carries our mark the end delimiters may be missing or still those of a deleted pair: they follow at the close.)
+//! carries our mark the end delimiters may be missing or still those of a deleted pair: they follow at the close. Its
+//! redo log may hold a later value.)
 //! Reachable: in a file whose tables are to be believed by the slot of its key, else by the walk from thing to thing.
 //! Not judged, because more than one answer is right: a pair that overlaps something else which looks like a pair or
 //! table.
@@ -66,6 +67,14 @@ struct Copy<'a> {
     kind: Kind,
     good: bool,
     sum: u64,
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+/// A value in the redo log.
+struct Logged<'a> {
+    /// The word of its slot.
+    word: u64,
     key: &'a [u8],
     value: &'a [u8],
 }
@@ -215,8 +224,41 @@ impl<'a> File<'a> {
         let (a, b) = (self.word(at), self.word(at + 8));
         let place = usize::try_from(a)
             .ok()
-            .filter(|&p| p > 0 && p < self.len && b == (p + BLOCK) as u64);
+            .filter(|&p| p > 0 && p < self.len && (b == (p + BLOCK) as u64 || b >> 62 == 1));
         (place, self.word(at + 16))
+    }
+
+    /// The whole records of the redo log, by the offsets of their slots, in their order.
+    fn records(&self) -> BTreeMap<usize, Vec<Logged<'a>>> {
+        let mut out: BTreeMap<usize, Vec<Logged>> = BTreeMap::new();
+        let log = usize::try_from(self.word(PAGE + 16 + 24 * 510 + 8)).unwrap_or(0);
+        if log < PAGE + TABLE || !log.is_multiple_of(PAGE) || self.key_size != 128 {
+            return out;
+        }
+        for at in (log + 8..self.len).step_by(64) {
+            let size = word(self.bytes, at + 160) as u32 as usize;
+            let end = at + (164 + size).next_multiple_of(8);
+            if size > 3916 || end > at - at % PAGE + PAGE - 8 || end > self.len {
+                continue;
+            }
+            let mut sum = at as u64 ^ 0x6A09_E667_F3BC_C908;
+            for at in (at + 8..end).step_by(8) {
+                sum = (sum ^ self.word(at)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                sum ^= sum >> 29;
+            }
+            sum = (sum ^ sum >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+            if (sum ^ sum >> 32).max(1) != self.word(at) {
+                continue;
+            }
+            let field = &self.bytes[at + 32..at + 160];
+            let slot = self.word(at + 16) as usize;
+            out.entry(slot).or_default().push(Logged {
+                word: self.word(at + 24),
+                key: field.split(|&b| b == 0).next().unwrap_or_default(),
+                value: &self.bytes[at + 164..at + 164 + size],
+            });
+        }
+        out
     }
 
     fn slot_of(&self, key: &[u8]) -> usize {
@@ -268,8 +310,21 @@ pub fn read(bytes: &[u8]) -> Expected {
         }
     }
 
+    let records = if out.marked {
+        file.records()
+    } else {
+        BTreeMap::new()
+    };
+    for r in records.values().flatten() {
+        out.keys.insert(r.key.to_vec());
+        let values = out.good.entry(r.key.to_vec()).or_default();
+        values.insert(r.value.to_vec());
+    }
+
     // Where the slots lead, each in the slot of its key.
     let mut named: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+    // The last value in the log for each pair.
+    let mut logged: BTreeMap<usize, &Logged> = BTreeMap::new();
     for &t in &tables {
         for i in 0..file.slots {
             let (a, b) = (word(bytes, t + 16 + 24 * i), word(bytes, t + 24 + 24 * i));
@@ -294,6 +349,9 @@ pub fn read(bytes: &[u8]) -> Expected {
                 && file.slot_of(a.key) == i
             {
                 named.entry(at).or_default().insert(current);
+                let all = records.get(&(t + 16 + 24 * i)).into_iter().flatten();
+                let last = all.filter(|r| r.word == current && r.key == a.key).last();
+                logged.extend(last.map(|r| (at, r)));
             }
         }
     }
@@ -364,8 +422,15 @@ pub fn read(bytes: &[u8]) -> Expected {
             } else if out.marked && tagged && file.key_size + file.value_size == 128 + 8028 {
                 // Where the checksum does not cover everything the word holds more than it.
                 let arrived = current & 0xFFFF_FFFF == this.sum;
-                values = [if arrived { this.value } else { other.value }].into();
+                let later = logged.get(&at).filter(|_| arrived);
+                let in_pair = if arrived { this.value } else { other.value };
+                values = [later.map_or(in_pair, |r| r.value)].into();
             }
+        }
+        if let Some(r) = logged.get(&at)
+            && values.len() > 1
+        {
+            values.insert(r.value);
         }
         out.must
             .entry(a.key.to_vec())

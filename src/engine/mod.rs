@@ -493,7 +493,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             zeros |= raw.is_zero();
             // A word of an unfinished life says something else to everybody but this library.
             let odd = |s: Slot| {
-                let unfinished = s.word.is_tagged() && !s.is_unused();
+                let unfinished = s.word.is_tagged() && !s.is_unused() || s.record().is_some();
                 unfinished || !s.a.unsigned_abs().is_multiple_of(PAGE)
             };
             if (0..self.sizes.slots).any(|i| odd(raw.slot(i))) {

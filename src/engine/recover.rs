@@ -143,16 +143,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
     }
 
-    /// Deleted and torn slots. Where the slot of a new pair reached the medium and the length of the file did not,
+    /// Deleted and torn slots. No slot names a record any more. Where the slot of a new pair reached the medium and the length of the file did not,
     /// the put did not happen.
     fn doubtful_slots(&mut self) -> Result<Vec<(usize, u16)>> {
         let len = self.store.len()?;
-        let (mut doubtful, mut lost) = (Vec::new(), Vec::new());
+        let (mut doubtful, mut lost, mut logged) = (Vec::new(), Vec::new(), Vec::new());
         self.each_slot(|t, i, slot| {
             let behind = slot.pair(len).is_none() && slot.pair(i64::MAX as u64).is_some();
             let list = match behind {
                 true => &mut lost,
                 false if slot.is_deleted() || !slot.is_whole() => &mut doubtful,
+                false if slot.record().is_some() => &mut logged,
                 false => return Ok(()),
             };
             list.try_reserve(1).map_err(|_| Error::Memory)?;
@@ -162,6 +163,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for (t, i) in lost {
             let place = self.place(t, i)?;
             self.write_slot(&place, Slot::default(), index::UNUSED)?;
+        }
+        for (t, i) in logged {
+            self.name_b(&self.place(t, i)?)?;
         }
         Ok(doubtful)
     }

@@ -207,9 +207,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let turned = word.is_turned() != even;
             self.write_over(place, word.side(), &key, record.value(), turned)?;
         }
-        self.store.store(place.at + 8, Side::B.offset(place.pair))?;
+        self.name_b(place)?;
         self.end_intent();
         Ok(())
+    }
+
+    /// The slot of a live pair names its B.
+    pub(super) fn name_b(&self, place: &Place) -> Result<()> {
+        self.store.store(place.at + 8, Side::B.offset(place.pair))
     }
 
     fn page_of(&self, at: u64) -> Result<([u8; PAGE as usize], usize)> {
@@ -245,7 +250,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Recovery: what the log has for pairs goes there, and to the medium. Afterwards there is none.
+    /// Recovery: what the log has for pairs goes there, and to the medium. Afterwards there is none, and what slots say of
+    /// records is void.
     pub(super) fn redo(&mut self) -> Result<()> {
         let (st, len) = (self.st(), self.store.len()?);
         st.log_next.store(0, Relaxed);
@@ -270,13 +276,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 count += 1;
             }
         }
-        for (t, i) in self.logged_slots()? {
-            let place = self.place(t, i)?;
-            let b = Side::B.offset(place.slot.a.unsigned_abs());
-            self.store.store(place.at + 8, b)?;
+        if count > 0 {
+            self.sync()?;
         }
-        // Before the log can no more be found.
-        self.sync()?;
         self.store.store(PAGE + table::LOG, 0)?;
         self.tell_redone(count);
         Ok(())

@@ -219,12 +219,15 @@ impl<'a> File<'a> {
     }
 
     /// Where a slot that is live points, if both its offsets agree.
-    fn slot(&self, table: usize, i: usize) -> (Option<usize>, u64) {
+    /// In a file that is being changed that of B may name a record of the log instead.
+    fn slot(&self, table: usize, i: usize, logs: bool) -> (Option<usize>, u64) {
         let at = table + 16 + 24 * i;
         let (a, b) = (self.word(at), self.word(at + 8));
-        let place = usize::try_from(a)
-            .ok()
-            .filter(|&p| p > 0 && p < self.len && (b == (p + BLOCK) as u64 || b >> 62 == 1));
+        let place = usize::try_from(a).ok().filter(|&p| {
+            p > 0
+                && p < self.len
+                && (b == (p + BLOCK) as u64 || logs && b >> 62 == 1 && b % 4096 % 64 == 24)
+        });
         (place, self.word(at + 16))
     }
 
@@ -310,7 +313,9 @@ pub fn read(bytes: &[u8]) -> Expected {
         }
     }
 
-    let records = if out.marked {
+    // Also where a walk that was cut short has replaced the mark.
+    let logs = out.marked || file.word(PAGE + 8) == 0xFFFF_FFFF_0000_0000;
+    let records = if logs {
         file.records()
     } else {
         BTreeMap::new()
@@ -337,7 +342,7 @@ pub fn read(bytes: &[u8]) -> Expected {
                     out.foreign |= c.good && file.slot_of(c.key) != i;
                 }
             }
-            let (Some(at), current) = file.slot(t, i) else {
+            let (Some(at), current) = file.slot(t, i, logs) else {
                 continue;
             };
             if at % PAGE == 0
@@ -404,6 +409,7 @@ pub fn read(bytes: &[u8]) -> Expected {
         let mut values: BTreeSet<&[u8]> = live.get(a.key).cloned().unwrap_or_default();
         // One pair alone holds the key: then the slot may say which of two good copies it is.
         let own: BTreeSet<&[u8]> = [a.value, b.value].into();
+        let mut sure = false;
         if values == own
             && own.len() == 2
             && copies.get(a.key) == Some(&2)
@@ -425,11 +431,10 @@ pub fn read(bytes: &[u8]) -> Expected {
                 let later = logged.get(&at).filter(|_| arrived);
                 let in_pair = if arrived { this.value } else { other.value };
                 values = [later.map_or(in_pair, |r| r.value)].into();
+                sure = true;
             }
         }
-        if let Some(r) = logged.get(&at)
-            && values.len() > 1
-        {
+        if let Some(r) = logged.get(&at).filter(|_| !sure) {
             values.insert(r.value);
         }
         out.must

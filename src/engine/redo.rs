@@ -15,7 +15,7 @@ use crate::format::block::{self, Kind, PAIR, RawBlock, Side};
 use crate::format::key::Key;
 use crate::format::record::{self, Head, Record};
 use crate::format::slot::{self, Slot, Word};
-use crate::format::{PAGE, table};
+use crate::format::{PAGE, hash, table};
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::Relaxed;
@@ -347,7 +347,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let (old, new) = (pair.verdict(side.other()), pair.verdict(side));
         let there = old.good && old.kind == Kind::Live && base.checksum() == Some(old.sum);
         let same = new.good && new.sum == old.sum;
-        if !there || same || pair.block(side.other()).key() != block.key() {
+        let own = hash::slot(block.key(), self.sizes.slots) == place.index;
+        if !there || same || !own || pair.block(side.other()).key() != block.key() {
             return Ok(false);
         }
         let (word, sum) = (place.slot.word, block.sum(self.sizes));

@@ -93,7 +93,14 @@ impl Named {
             })
         };
         let mut all = all.map(|(_, name)| name);
-        match all.clone().find(|name| owns(name)) {
+        // The one with the table that the pair names, if there is one.
+        let at_home = |name: &&Name| {
+            let good = [Side::A, Side::B].into_iter();
+            let mut good = good.filter(|&s| pair.outcome_of(s) != Outcome::Damaged);
+            owns(name) && good.any(|s| pair.block(s).table() == name.table)
+        };
+        let home = all.clone().find(at_home);
+        match home.or_else(|| all.clone().find(|name| owns(name))) {
             Some(name) => Some((*name, true)),
             None => all.next().map(|name| (*name, false)),
         }

@@ -330,6 +330,8 @@ pub fn read(bytes: &[u8]) -> Expected {
     let mut named: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
     // The last value in the log for each pair.
     let mut logged: BTreeMap<usize, &Logged> = BTreeMap::new();
+    // Values in the log on their way into their pair, which may not have arrived there.
+    let mut folded: BTreeMap<usize, Vec<&[u8]>> = BTreeMap::new();
     for &t in &tables {
         for i in 0..file.slots {
             let (a, b) = (word(bytes, t + 16 + 24 * i), word(bytes, t + 24 + 24 * i));
@@ -355,8 +357,13 @@ pub fn read(bytes: &[u8]) -> Expected {
             {
                 named.entry(at).or_default().insert(current);
                 let all = records.get(&(t + 16 + 24 * i)).into_iter().flatten();
-                let last = all.filter(|r| r.word == current && r.key == a.key).last();
-                logged.extend(last.map(|r| (at, r)));
+                for r in all.filter(|r| r.key == a.key) {
+                    if r.word == current {
+                        logged.insert(at, r);
+                    } else {
+                        folded.entry(at).or_default().push(r.value);
+                    }
+                }
             }
         }
     }
@@ -431,6 +438,9 @@ pub fn read(bytes: &[u8]) -> Expected {
                 let later = logged.get(&at).filter(|_| arrived);
                 let in_pair = if arrived { this.value } else { other.value };
                 values = [later.map_or(in_pair, |r| r.value)].into();
+                if !arrived {
+                    values.extend(folded.get(&at).into_iter().flatten());
+                }
                 sure = true;
             }
         }

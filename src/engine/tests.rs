@@ -3,9 +3,10 @@
 use super::storage::{Event, Memory};
 use super::{Engine, Position, State};
 use crate::format::Sizes;
+use crate::format::block::{RawBlock, Side};
 use crate::format::header::Header;
 use crate::format::slot::Slot;
-use crate::format::table::RawTable;
+use crate::format::table::{self, RawTable};
 use crate::format::{put_u64, u64_at};
 use std::collections::BTreeMap;
 
@@ -113,9 +114,11 @@ fn every_failing_change_leaves_an_open_database() {
         e.settle().expect("closes");
         let mut e = open(e.store().bytes());
         e.store().fail_after(Some(n));
-        let ops: [Step; 6] = [
+        let ops: [Step; 8] = [
             &|e| e.put(b"a", b"new"),
             &|e| e.put(b"a", b"newer"),
+            &|e| e.put(b"a", b"in the log"),
+            &|e| e.put(b"a", b"also"),
             &|e| e.delete(b"b").map(drop),
             &|e| e.put(b"b", b"again"),
             &|e| e.put(b"c", b"new"),
@@ -130,7 +133,8 @@ fn every_failing_change_leaves_an_open_database() {
                 "{n} {key:?} {got:?}"
             );
         };
-        allowed(b"a", &[Some(b"old"), Some(b"new"), Some(b"newer")]);
+        let values = [&b"old"[..], b"new", b"newer", b"in the log", b"also"];
+        allowed(b"a", &values.map(Some));
         allowed(b"b", &[Some(b"old"), None, Some(b"again")]);
         allowed(b"c", &[None, Some(b"new")]);
         if !failed {
@@ -159,6 +163,97 @@ fn syncs_are_as_few_as_promised() {
     assert_eq!(syncs(&e), 0, "the first overwrite");
     e.put(b"b", b"3").expect("puts");
     assert_eq!(syncs(&e), 1, "the same pair again");
+    // 21 records a page, 16 pages.
+    for n in 0..21 * 16 {
+        e.put(b"b", &[n as u8]).expect("puts");
+        assert_eq!(syncs(&e), 0, "into the log, {n}");
+    }
+    e.put(b"b", b"5").expect("puts");
+    assert_eq!(syncs(&e), 2, "the log is full");
+    for n in 0..21 * 32 {
+        e.put(b"b", &[n as u8]).expect("puts");
+    }
+    assert_eq!(syncs(&e), 0, "it is twice as long now");
+    e.settle().expect("closes");
+    assert_eq!(syncs(&e), 4, "and one for what is in the log");
+}
+
+/// Key, value and key, so that the log holds the last values of both. Nobody closed.
+fn with_a_log() -> Vec<u8> {
+    let mut e = open(empty(128, 8028));
+    for value in [b"0", b"1", b"2", b"3", b"4"] {
+        e.put(b"a", value).expect("puts");
+        e.put(b"b", value).expect("puts");
+    }
+    let slots = RawTable(e.store().bytes()[4096..4096 + 12288].into());
+    let logged = (0..510).filter(|&i| slots.slot(i).record().is_some());
+    assert_eq!(logged.count(), 2);
+    e.store().bytes()
+}
+
+/// Where the pair of a key begins.
+fn pair_of(bytes: &[u8], key: &[u8]) -> usize {
+    let pairs = (16384..bytes.len()).step_by(16384);
+    let mut found = pairs.filter(|&p| bytes[p + 16..].starts_with(key));
+    found.next().expect("has a pair")
+}
+
+/// As the original overwrites: both copies, whatever the slot in the file says.
+fn overwrite_as_the_original(bytes: &mut [u8], key: &[u8], value: &[u8]) {
+    let sizes = Sizes::new(510, 128, 8028).expect("in range");
+    let at = pair_of(bytes, key);
+    for side in [Side::A, Side::B] {
+        let block = RawBlock::new(sizes, side, true, key, value, 0);
+        bytes[side.offset(at as u64) as usize..][..8192].copy_from_slice(&block.0[..]);
+    }
+}
+
+#[test]
+fn what_is_in_the_log_is_there_after_a_crash() {
+    let mut e = open(with_a_log());
+    let want = [b"a", b"b"].map(|key| (key.to_vec(), b"4".to_vec()));
+    assert_eq!(all(&mut e), want.clone().into());
+    e.settle().expect("closes");
+    let closed = e.store().bytes();
+    assert_eq!(closed.len(), 3 * 16384);
+    assert_eq!(all(&mut open(closed)), want.into());
+}
+
+#[test]
+fn the_original_has_written_over_a_key_whose_value_is_in_the_log() {
+    // A life of ours ended with values in the log. Then the original opened the file, which to it is one that it has
+    // to recover, gave a key another value, in both copies as it does, and died in its turn: our mark, our slots and our
+    // log are as they were. The user set a value last with the original: that one counts, also where it is the one
+    // that the pair held before.
+    for value in [b"0", b"1", b"2", b"3", b"4", b"x"] {
+        let mut bytes = with_a_log();
+        overwrite_as_the_original(&mut bytes, b"a", value);
+        let mut e = open(bytes);
+        let got = all(&mut e);
+        assert_eq!(got[&b"a"[..]], value, "{value:?}");
+        assert_eq!(got[&b"b"[..]], b"4");
+        e.settle().expect("closes");
+        assert_eq!(all(&mut open(e.store().bytes())), got);
+    }
+}
+
+#[test]
+fn a_clean_file_has_no_log_whatever_it_says() {
+    // A word that nobody reads was changed in a closed file: taken for the place of a log, all of the file would be
+    // looked through for values after the next crash.
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    e.settle().expect("closes");
+    let mut bytes = e.store().bytes();
+    let at = (4096 + table::LOG) as usize;
+    put_u64(&mut bytes, at, 16384);
+    let table = RawTable(bytes[4096..4096 + 12288].into());
+    put_u64(&mut bytes, 4096 + 8, table.checksum());
+    let mut e = open(bytes);
+    e.put(b"a", b"2").expect("puts");
+    assert_eq!(u64_at(&e.store().bytes(), at), 0);
+    e.settle().expect("closes");
+    assert_eq!(all(&mut open(e.store().bytes()))[&b"a"[..]], b"2");
 }
 
 #[test]

@@ -63,6 +63,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.ready()?;
         match self.find(key)? {
             Found::Live(..) if self.doubtful => Ok(false),
+            Found::Live(place, current) if self.is_no_change(&place, current, value)? => {
+                self.turn(&place, current)?;
+                Ok(true)
+            }
             Found::Live(place, _) if !self.is_settled(&place) => self.append(&place, key, value),
             Found::Live(place, current) => {
                 let side = current.other();
@@ -271,6 +275,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Into the log, or into the pair.
     fn overwrite(&mut self, place: &Place, current: Side, key: &Key, value: &[u8]) -> Result<()> {
         let (mut place, mut current) = (*place, current);
+        if self.is_no_change(&place, current, value)? {
+            return self.turn(&place, current);
+        }
         if !self.is_settled(&place) {
             if self.append(&place, key, value)? {
                 return Ok(());
@@ -284,6 +291,32 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.write_over(&place, current, key, value, turned)?;
         self.end_intent();
         Ok(())
+    }
+
+    /// Whether the current copy of a pair holds this value already.
+    fn is_no_change(&self, place: &Place, current: Side, value: &[u8]) -> Result<bool> {
+        let known = self.sizes.covers_all() && self.is_checked(place.pair);
+        if !known || place.slot.record().is_some() || value.is_empty() {
+            return Ok(false);
+        }
+        let field = current.offset(place.pair) + block::VALUE_SIZE as u64;
+        for i in 0..(4 + value.len()).div_ceil(8) {
+            if self.store.load(field + 8 * i as u64)? != block::value_word(value, i) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A put of the value that is there: only which copy the close makes current is another.
+    fn turn(&self, place: &Place, current: Side) -> Result<()> {
+        let word = place.slot.word;
+        let word = match word.is_tagged() {
+            true => word,
+            false => self.old_word(current, self.sum_at(current.offset(place.pair))?),
+        };
+        let word = word.turned(!word.is_turned());
+        self.store.store(place.at + 16, word.0)
     }
 
     /// The value goes to the copy that is not current; the slot's word makes it count. `turned`: see

@@ -17,18 +17,19 @@ use crate::format::record::{self, Head, Record};
 use crate::format::slot::{self, Slot, Word};
 use crate::format::{PAGE, hash, table};
 use std::cmp::Reverse;
-use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A log begins with a part of the file's length, but no less and no more than this; each time it was full it gets
-/// twice as long, up to the same limit.
-const SIZE: RangeInclusive<u64> = 64 << 10..=4 << 20;
-const PART: u64 = 64;
+/// No log is longer.
+const LONGEST: u64 = 16 << 20;
 
 /// The size of a new log behind a file of so many bytes in use.
 fn first_size(end: u64) -> u64 {
-    let size = (end / PART).clamp(*SIZE.start(), *SIZE.end());
-    size.next_multiple_of(PAIR)
+    (end / 32).clamp(64 << 10, LONGEST).next_multiple_of(PAIR)
+}
+
+/// Each time when it was full a log gets twice as long, up to this.
+fn last_size(end: u64) -> u64 {
+    (end / 16).clamp(1 << 20, LONGEST)
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -124,11 +125,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     .max(len.saturating_sub(end))
                     .next_multiple_of(PAIR);
             let size = first_size(end);
-            // What can't be had is done without.
-            if at + size > self.limit()
-                || self.extend(at).is_err()
-                || self.lengthen_log(at, size).is_err()
-            {
+            if at + size > self.limit() {
+                return self.sync();
+            }
+            if self.extend(at).is_err() || self.lengthen_log(at, size).is_err() {
+                // Without one: nothing of the medium's last room is kept for it.
+                self.truncate(len)?;
                 return self.sync();
             }
             self.st().log.store(at, Relaxed);
@@ -155,10 +157,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let st = self.st();
         let (log, next) = (st.log.load(Relaxed), st.log_next.load(Relaxed));
         st.log_next.store(log, Relaxed);
-        let (len, size) = (self.store.len()?, self.store.len()?.saturating_sub(log));
-        if next - log > size / 2 && size < *SIZE.end() && len + size <= self.limit() {
-            // What can't be had is done without.
-            let _ = self.lengthen_log(len, size);
+        let len = self.store.len()?;
+        let size = len.saturating_sub(log);
+        let was_full = next - log > size / 2;
+        if was_full
+            && 2 * size <= last_size(st.end.load(Relaxed))
+            && len + size <= self.limit()
+            && self.lengthen_log(len, size).is_err()
+        {
+            self.truncate(len)?;
         }
         Ok(true)
     }
@@ -288,9 +295,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn read_log(&self, log: u64, len: u64) -> Result<Vec<(u64, u64)>> {
         let mut records = Vec::new();
         let inside = log.is_multiple_of(PAGE) && log >= PAGE + table::SIZE && log < len;
-        if !inside || len - log > 2 * *SIZE.end() {
+        if !inside {
             return Ok(records);
         }
+        // Behind that lies what the original has appended.
+        let len = len.min(log + LONGEST);
         let mut page = [0; PAGE as usize];
         for at in (log..len).step_by(PAGE as usize) {
             self.store.read(at, &mut page)?;

@@ -98,7 +98,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let all = self.st().recovered.load(Relaxed) != 0;
         let (mut changed, mut turned) = (Vec::new(), false);
         self.each_slot(|t, i, slot| {
-            turned |= slot.word.is_turned();
             if all || slot.word.is_tagged() {
                 changed.try_reserve(1).map_err(|_| Error::Memory)?;
                 changed.push((t, i));
@@ -116,7 +115,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if n % AHEAD == 0 {
                 self.fetch_pairs(&changed, n + AHEAD)?;
             }
-            if self.settle_tidy(t, i)? {
+            if let Some(new) = self.settle_tidy(t, i)? {
+                turned |= new && self.place(t, i)?.slot.word.is_turned();
                 continue;
             }
             let Some((place, pair, side, mut block)) = self.settled(t, i)? else {
@@ -127,6 +127,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let first = if live { side.other() } else { Side::B };
             block.set_delimiters(first, live);
             if pair.block(first).0[..] != block.0[..] {
+                turned |= place.slot.word.is_turned();
                 // B may be the deleted record that was in this place.
                 let end = !live || self.begins_live(first, place.pair)?;
                 if live {
@@ -168,13 +169,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 2 for a live pair of which only the value can differ between the copies; `false`: it is
+    /// Step 2 for a live pair of which only the value can differ between the copies, and whether it did; `None`: it is
     /// another case. The order of stores is that of [`Engine::write_copy`].
-    fn settle_tidy(&mut self, t: usize, i: u16) -> Result<bool> {
+    fn settle_tidy(&mut self, t: usize, i: u16) -> Result<Option<bool>> {
         let place = self.place(t, i)?;
         let known = self.sizes.covers_all() && place.slot.word.is_tagged();
         if !known || place.slot.is_deleted() || !self.tidy.has(place.pair) {
-            return Ok(false);
+            return Ok(None);
         }
         let side = place.slot.word.side();
         let from = side.offset(place.pair);
@@ -187,7 +188,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 block::KEY_LEN,
             )?
         {
-            return Ok(false);
+            return Ok(None);
         }
         let size = |at: u64| -> Result<usize> {
             let word = self.store.load(at + block::VALUE_SIZE as u64)?;
@@ -195,11 +196,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         };
         let (new, old) = (size(from)?, size(to)?);
         if new == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let n = (4 + new.max(old)).next_multiple_of(8);
         let field = block::VALUE_SIZE as u64;
-        if !self.is_same(from + field, to + field, n)? {
+        let same = self.is_same(from + field, to + field, n)?;
+        if !same {
             let first = n.min(SECTOR as usize - block::VALUE_SIZE);
             let sum = self.store.load(from + block::CHECKSUM as u64)?;
             self.store
@@ -220,7 +222,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.store.store(at, end)?;
             }
         }
-        Ok(true)
+        Ok(Some(!same))
     }
 
     fn is_same(&self, one: u64, other: u64, len: usize) -> Result<bool> {

@@ -6,13 +6,13 @@
 //! whole file ([`super::walk`]), and so does any contradiction.
 
 use super::index::{self, print_of};
-use super::state::intent;
+use super::state::{intent, phase};
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
-use crate::format::{PAGE, hash};
+use crate::format::{PAGE, hash, header};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What lies where no slot names anything.
@@ -48,16 +48,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.grow(self.store.len()?.next_multiple_of(PAGE))?;
         // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
         self.sync()?;
-        self.redo()?;
+        let redone = self.redo()?;
         self.st().recovered.store(1, Relaxed);
-        if marked && self.recover_marked()? {
-            self.tidy_up()?;
-            // The header may say clean: power went before it had reached the medium, or right behind
-            // the end of a close.
-            self.mark()?;
-        } else {
-            self.walk()?;
+        let mended = match marked {
+            true => self.recover_marked()?,
+            false => None,
+        };
+        let Some(mended) = mended else {
+            return self.walk();
+        };
+        let filled = self.tidy_up()?;
+        // The header may say clean: power went before it had reached the medium, or right behind
+        // the end of a close.
+        if redone || mended || filled || !self.says_changed()? {
+            return self.mark();
         }
+        // All is as the sync has left it, but for zeros behind the end.
+        self.st().phase.store(phase::CHANGED, Relaxed);
         Ok(())
     }
 
@@ -70,27 +77,35 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.recover(false)
     }
 
-    /// `false`: this file has to be walked.
-    fn recover_marked(&mut self) -> Result<bool> {
+    /// Whether the flags say already that the file is being changed.
+    fn says_changed(&self) -> Result<bool> {
+        let failed = self.store.load(header::CLOSE_FAILED)?;
+        Ok(failed == 1 && self.store.load(header::CLOSE_OK)? == 0)
+    }
+
+    /// Whether something was mended; `None`: this file has to be walked.
+    fn recover_marked(&mut self) -> Result<Option<bool>> {
         let (tables, whole) = self.chain()?;
         if !whole || tables.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         for &t in &tables {
             if self.store.load(t)? != table::START_DELIMITER
                 || self.store.load(t + table::END)? != table::END_DELIMITER
             {
-                return Ok(false);
+                return Ok(None);
             }
         }
         self.adopt_tables(tables);
+        let mut mended = self.tables.len() > 1 && usize::from(self.sizes.slots) < table::SLOTS;
         for n in 1..self.tables.len() {
             // In both places, of which only one may have arrived.
             self.set_link(self.tables[n - 1], self.tables[n])?;
         }
-        let doubtful = self.doubtful_slots()?;
+        let (doubtful, changed) = self.doubtful_slots()?;
+        mended |= changed;
         let Ok(used) = self.used() else {
-            return Ok(false);
+            return Ok(None);
         };
         let looked_at = doubtful.len();
         // All is looked at before anything is changed: a walk must find the file as it was.
@@ -99,7 +114,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             match self.doubt(&self.place(t, i)?)? {
                 Doubt::Nothing => {}
                 Doubt::Drop | Doubt::Finish(..) => repairs.push((t, i)),
-                Doubt::Foreign => return Ok(false),
+                Doubt::Foreign => return Ok(None),
             }
         }
         let mut free = used.free();
@@ -108,12 +123,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for (at, len) in free {
             match self.loose(at, len)? {
                 Loose::Parts(parts) => loose.extend(parts),
-                Loose::Foreign => return Ok(false),
+                Loose::Foreign => return Ok(None),
                 // Its slots count from now on, so everything is looked at once more.
-                Loose::Table(p) if self.adopt_table(p)? => return self.recover_marked(),
-                Loose::Table(_) => return Ok(false),
+                Loose::Table(p) if self.adopt_table(p)? => {
+                    return Ok(self.recover_marked()?.map(|_| true));
+                }
+                Loose::Table(_) => return Ok(None),
             }
         }
+        mended |= !repairs.is_empty() || !loose.is_empty();
         for (t, i) in repairs {
             let place = self.place(t, i)?;
             match self.doubt(&place)? {
@@ -128,7 +146,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.recover_loose(at, len)?;
         }
         self.tell_recovered(looked_at);
-        Ok(true)
+        Ok(Some(mended))
     }
 
     /// A table that is durable, whose link is not: pairs behind it may name it, so it stays.
@@ -144,8 +162,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Deleted and torn slots. No slot names a record any more. Where the slot of a new pair reached the medium and the length of the file did not,
-    /// the put did not happen.
-    fn doubtful_slots(&mut self) -> Result<Vec<(usize, u16)>> {
+    /// the put did not happen. And whether a slot was changed.
+    fn doubtful_slots(&mut self) -> Result<(Vec<(usize, u16)>, bool)> {
         let len = self.store.len()?;
         let (mut doubtful, mut lost, mut logged) = (Vec::new(), Vec::new(), Vec::new());
         self.each_slot(|t, i, slot| {
@@ -160,6 +178,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             list.push((t, i));
             Ok(())
         })?;
+        let changed = !lost.is_empty() || !logged.is_empty();
         for (t, i) in lost {
             let place = self.place(t, i)?;
             self.write_slot(&place, Slot::default(), index::UNUSED)?;
@@ -167,7 +186,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for (t, i) in logged {
             self.name_b(&self.place(t, i)?)?;
         }
-        Ok(doubtful)
+        Ok((doubtful, changed))
     }
 
     /// Takes over a list of tables that others must learn of.
@@ -233,10 +252,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// What is not zero in a range that no slot names.
     fn loose(&self, at: u64, len: u64) -> Result<Loose> {
         let mut parts = Vec::new();
-        let mut p = at;
+        let mut p = self.next_page(at)?;
         while p < at + len {
             if self.is_zero(p, PAGE)? {
-                p += PAGE;
+                p = self.next_page(p + PAGE)?;
                 continue;
             }
             if self.store.load(p)? == table::START_DELIMITER {
@@ -260,6 +279,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(Loose::Parts(parts))
     }
 
+    /// The next page from this one on that is no hole.
+    fn next_page(&self, page: u64) -> Result<u64> {
+        let data = self.store.next_data(page)?;
+        Ok((data - data % PAGE).max(page))
+    }
+
     /// A put that did not get as far as its slot is finished if it is whole, or undone.
     fn recover_loose(&mut self, at: u64, len: u64) -> Result<()> {
         if len == PAIR {
@@ -281,8 +306,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.erase(at, len)
     }
 
-    /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole.
-    pub(crate) fn tidy_up(&mut self) -> Result<()> {
+    /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole. Whether one
+    /// had.
+    pub(crate) fn tidy_up(&mut self) -> Result<bool> {
         let used = self.used()?;
         for (at, len) in used.free() {
             self.erase(at, len)?;
@@ -292,11 +318,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.grow(used.end())?;
         }
         self.survey_free(&used)?;
-        for (t, i) in self.holes()? {
+        let holes = self.holes()?;
+        for &(t, i) in &holes {
             let place = self.place(t, i)?;
             self.close_hole(&place)?;
         }
-        Ok(())
+        Ok(!holes.is_empty())
     }
 
     /// Unused slots before a used one of their chain. The tables are read one after the other, the last

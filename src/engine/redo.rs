@@ -258,18 +258,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Recovery: what the log has for pairs goes there, and to the medium. Afterwards there is none, and what slots say of
-    /// records is void.
-    pub(super) fn redo(&mut self) -> Result<()> {
+    /// records is void. `false`: there was none before.
+    pub(super) fn redo(&mut self) -> Result<bool> {
         let (st, len) = (self.st(), self.store.len()?);
         st.log_next.store(0, Relaxed);
         st.log.store(0, Relaxed);
         if len < PAGE + table::SIZE {
-            return Ok(());
+            return Ok(false);
         }
         let mark = self.store.load(PAGE + table::CHECKSUM)?;
         let log = self.store.load(PAGE + table::LOG)?;
         if log == 0 || mark != table::MARK && mark != table::REBUILDING {
-            return Ok(());
+            return Ok(false);
         }
         self.sync()?;
         let (tables, _) = self.chain()?;
@@ -288,7 +288,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.store(PAGE + table::LOG, 0)?;
         self.tell_redone(count);
-        Ok(())
+        Ok(true)
     }
 
     /// Slot and offset of every whole record.

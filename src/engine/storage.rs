@@ -53,6 +53,11 @@ pub trait Storage {
     /// These bytes are about to be read. Nothing depends on it.
     fn fetch(&self, _at: u64, _len: usize) {}
 
+    /// Where the next byte may be that is not zero, at `at` or behind it; at most the length of the file.
+    fn next_data(&self, at: u64) -> Result<u64> {
+        Ok(at)
+    }
+
     /// Stores a word at `at`, a multiple of 8 inside the file.
     fn store(&self, at: u64, word: u64) -> Result<()>;
 

@@ -42,6 +42,7 @@ forward! {
     holds(at: u64, key: &Key) -> Result<bool>;
     load_slot(at: u64) -> Result<Slot>;
     read_value(at: u64, most: usize, buf: &mut [u8]) -> Result<usize>;
+    next_data(at: u64) -> Result<u64>;
     store(at: u64, word: u64) -> Result<()>;
     store_all(at: u64, words: &[u64]) -> Result<()>;
     grow(len: u64) -> Result<()>;

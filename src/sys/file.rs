@@ -214,6 +214,17 @@ impl File {
         Ok(stat(&self.fd)?.st_size as u64)
     }
 
+    /// Where something begins at `at` or behind it that is no hole: the length if nothing does, `at` if that can't be
+    /// told. The offset of this description, which nobody uses, moves there.
+    pub(super) fn next_data(&self, at: u64) -> io::Result<u64> {
+        // SAFETY: the descriptor is open.
+        match retry(|| unsafe { libc::lseek(self.raw(), at as libc::off_t, libc::SEEK_DATA) }) {
+            Ok(data) => Ok(data as u64),
+            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => self.len(),
+            Err(_) => Ok(at),
+        }
+    }
+
     /// Reads up to `buf.len()` bytes from the start; answers how many there are.
     pub fn read_start(&self, buf: &mut [u8]) -> io::Result<usize> {
         let mut n = 0;

@@ -286,6 +286,10 @@ impl Storage for FileMap {
         Ok(size)
     }
 
+    fn next_data(&self, at: u64) -> Result<u64> {
+        Ok(self.file.next_data(at)?)
+    }
+
     fn store(&self, at: u64, word: u64) -> Result<()> {
         if !self.file.is_writable() || !at.is_multiple_of(8) {
             return Err(errno(libc::EBADF).into());

@@ -38,7 +38,7 @@ pub use state::State;
 pub use storage::Storage;
 
 use crate::error::{Error, Result};
-use crate::format::block::{Kind, RawBlock, Side, Verdict};
+use crate::format::block::{self, Kind, RawBlock, Side, Verdict};
 use crate::format::header::{self, Header};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
@@ -211,6 +211,12 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// Whether both copies hold the same, by their bytes: over zeros checksums can agree by chance.
+    pub fn is_same(&self) -> bool {
+        let [a, b] = &self.blocks;
+        a.0[block::KEY..block::END] == b.0[block::KEY..block::END]
     }
 
     pub fn keys_differ(&self) -> bool {

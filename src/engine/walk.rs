@@ -303,7 +303,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             table: pair.block(side).table(),
             hash: hash::djb2(pair.block(side).key()),
             checksum: pair.verdict(side).sum,
-            twins: a.good && b.good && a.kind == b.kind && a.sum == b.sum,
+            twins: a.good && b.good && a.kind == b.kind && pair.is_same(),
             named: name.is_some_and(|n| n.slot == own),
             unfinished: pair.is_unfinished(outcome),
         }))

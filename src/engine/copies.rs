@@ -158,6 +158,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     block.set_delimiters(other, false);
                     self.write_copy(pair.at, other, &block, true)?;
                 }
+                if pair.verdict(Side::A).good && self.begins_live(Side::A, pair.at)? {
+                    // A put in front of a chain that is undone. While A is live to the original, B must be.
+                    self.write_dead_copy(pair.at, Side::A)?;
+                    self.sync()?;
+                }
                 self.write_dead(pair.at)
             }
             Outcome::Damaged => Ok(()),
@@ -183,13 +188,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     fn write_dead(&self, pair: u64) -> Result<()> {
-        for side in [Side::A, Side::B] {
-            let (start, end) = side.delimiters(false);
-            self.store.store(side.offset(pair), start)?;
-            self.store
-                .store(side.offset(pair) + block::END as u64, end)?;
-        }
-        Ok(())
+        self.write_dead_copy(pair, Side::A)?;
+        self.write_dead_copy(pair, Side::B)
+    }
+
+    fn write_dead_copy(&self, pair: u64, side: Side) -> Result<()> {
+        let (start, end) = side.delimiters(false);
+        self.store.store(side.offset(pair), start)?;
+        self.store.store(side.offset(pair) + block::END as u64, end)
     }
 
     /// Offset of A last: it is what makes a slot used. `print`: what the slot holds from now on.

@@ -10,7 +10,7 @@
 //! # Reading without the lock
 //!
 //! [`Reader`] looks a key up in its row, loads the word of the slot and its offset of B, copies from the copy or the
-//! record that these name, and loads them again. A copy is never written while its slot's word names it: an
+//! record that these name, and loads the word again. A record is not written over before the word has changed. A copy is never written while its slot's word names it: an
 //! overwrite writes the other one, a delete leaves the contents alone, and a pair is used again only
 //! when the word has changed. No word comes twice: each change of a pair has an epoch of its own.
 //! What is done to pairs in any other way (recovery, the close) moves the layout first, and that
@@ -286,7 +286,6 @@ struct Stamp {
 struct Named {
     slot: u64,
     word: u64,
-    b: u64,
     block: u64,
 }
 
@@ -430,7 +429,6 @@ impl<S: Storage> Reader<'_, S> {
         pair.is_multiple_of(PAGE).then_some(Some(Named {
             slot: at,
             word: word.0,
-            b: b as u64,
             block: found.record().unwrap_or_else(|| word.side().offset(pair)),
         }))
     }
@@ -445,9 +443,9 @@ impl<S: Storage> Reader<'_, S> {
     #[inline(always)]
     fn is_still(&self, named: &Named, stamp: Stamp) -> bool {
         fence(Acquire);
-        let same = |at: u64, word: u64| self.store.load(at).is_ok_and(|w| w == word);
-        same(named.slot + 16, named.word)
-            && same(named.slot + 8, named.b)
+        self.store
+            .load(named.slot + 16)
+            .is_ok_and(|w| w == named.word)
             && self.state.layout.load(Relaxed) == stamp.layout
     }
 }

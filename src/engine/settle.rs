@@ -29,6 +29,9 @@ enum Late {
     Copy(Side),
 }
 
+/// Table and index of a slot.
+type LateSlot = (usize, u16, Late);
+
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Leaves a clean file on the medium. Does nothing if nothing was changed.
     ///
@@ -94,7 +97,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Step 2. Answers the slots that have something left for step 3, and whether step 3 names copies that
     /// step 2 has written.
-    fn settle_pairs(&mut self) -> Result<(Vec<(usize, u16, Late)>, bool)> {
+    fn settle_pairs(&mut self) -> Result<(Vec<LateSlot>, bool)> {
         let all = self.st().recovered.load(Relaxed) != 0;
         let (mut changed, mut turned) = (Vec::new(), false);
         self.each_slot(|t, i, slot| {

@@ -213,7 +213,7 @@ mod tests {
             let size = n * 37 % (LONGEST + 1);
             let at = place(next, size);
             let end = at + 8 * words(size) as u64;
-            assert!(at >= next && at % PAGE >= FIRST && (at % PAGE - FIRST) % STEP == 0);
+            assert!(at >= next && at % PAGE >= FIRST && (at % PAGE - FIRST).is_multiple_of(STEP));
             assert!(end <= at - at % PAGE + PAGE - 8, "{at} {size}");
             next = end;
         }

@@ -103,7 +103,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             match self.find(&key)? {
                 // Back into its pair first, which is then deleted.
                 Found::Live(place, _) if place.slot.record().is_some() => {
-                    self.fold()?;
+                    self.take_back(&place)?;
                     continue;
                 }
                 Found::Live(place, _) => {

@@ -47,7 +47,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes that so; the slot has to be read again.
     pub(super) fn settle_pair(&mut self, place: &Place, value: &[u8]) -> Result<()> {
         if place.slot.record().is_some() {
-            return self.fold().map(drop);
+            return self.take_back(place);
         }
         if !self.fits_log(value) || !self.do_copies_differ(place)? {
             return self.sync();
@@ -56,6 +56,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             0 => self.begin_log(),
             _ => self.fold().map(drop),
         }
+    }
+
+    /// The value of a pair that is in the log goes back into the pair, with all others.
+    pub(super) fn take_back(&mut self, place: &Place) -> Result<()> {
+        if !self.fold()? {
+            // A name without a log is nobody's.
+            self.name_b(place)?;
+        }
+        Ok(())
     }
 
     fn fits_log(&self, value: &[u8]) -> bool {
@@ -205,7 +214,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         };
         self.begin_intent(place.at, place.pair, intent::PAIR);
         let (page, inside) = self.page_of(front - record::FRONT)?;
-        if let Some(record) = Record::read(&page, front - front % PAGE, inside)
+        let record = Record::read(&page, front - front % PAGE, inside);
+        if let Some(record) = &record
             && let Some(key) = Key::new(record.key())
             && let Head { word, even, .. } = record.head()
             // Else whoever died here came as far as the word.
@@ -213,6 +223,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         {
             let turned = word.is_turned() != even;
             self.write_over(place, word.side(), &key, record.value(), turned)?;
+        }
+        if record.is_none() {
+            self.tell_lost_record(place.pair);
         }
         self.name_b(place)?;
         self.end_intent();

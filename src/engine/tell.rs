@@ -48,6 +48,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         });
     }
 
+    pub(crate) fn tell_lost_record(&self, pair: u64) {
+        log::error(|| {
+            let name = self.name_of(pair);
+            format!("{name}: its value in the log is damaged, the one before it counts")
+        });
+    }
+
     pub(crate) fn tell_redone(&self, values: usize) {
         log::info(|| format!("{values} values were taken from the log"));
     }

@@ -1,6 +1,6 @@
 //! The engine over a file in memory.
 
-use super::storage::{Event, Memory};
+use super::storage::{Event, Memory, Storage};
 use super::{Engine, Position, State};
 use crate::format::Sizes;
 use crate::format::block::{RawBlock, Side};
@@ -291,6 +291,31 @@ fn the_original_has_written_over_a_key_whose_value_is_in_the_log() {
         assert_eq!(got[&b"b"[..]], b"4");
         e.settle().expect("closes");
         assert_eq!(all(&mut open(e.store().bytes())), got);
+    }
+}
+
+#[test]
+fn a_slot_that_names_a_record_where_there_is_no_log_hangs_nobody() {
+    // Somebody wrote into a slot of a file in use: its offset of B says that the value is in a log, and there is none. A delete
+    // tried to bring the value back into its pair for ever.
+    for put in [true, false] {
+        let mut e = open(empty(128, 8028));
+        e.put(b"a", b"1").expect("puts");
+        e.put(b"b", b"2").expect("puts");
+        let slot = table::slot_offset(4096, hash::slot(b"a", 510));
+        let name = Slot::b_of_record(4096 + 24);
+        e.store().store(slot + 8, name).expect("stores");
+        if put {
+            e.put(b"a", b"new").expect("puts");
+        } else {
+            assert!(e.delete(b"a").expect("deletes"));
+        }
+        e.settle().expect("closes");
+        let mut e = open(e.store().bytes());
+        let want = put.then_some(&b"new"[..]);
+        let got = all(&mut e);
+        assert_eq!(got.get(&b"a"[..]).map(Vec::as_slice), want);
+        assert_eq!(got[&b"b"[..]], b"2");
     }
 }
 

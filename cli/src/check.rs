@@ -62,7 +62,8 @@ pub fn info(a: &Info, out: &mut Out) -> Result<Status> {
         .filter(|u| u.alive && u.pid != std::process::id())
         .collect();
     let longest = report.chains.iter().map(|c| c.length).max().unwrap_or(0);
-    let used = [Part::Header, Part::Table, Part::Live];
+    // What a log takes the next close gives back.
+    let used = [Part::Header, Part::Table, Part::Live, Part::Log];
     let used: u64 = used.into_iter().map(|p| report.bytes_of(p)).sum();
     let wasted = report.len.saturating_sub(used);
     let by_weight = |w: Weight| {

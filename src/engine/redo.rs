@@ -19,6 +19,10 @@ use crate::format::{PAGE, hash, table};
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// Most records are no longer than this.
+const SHORT: usize = 512;
+/// So many slots at a time are fetched before their turn.
+const AHEAD: usize = 8;
 /// No log is longer.
 const LONGEST: u64 = 16 << 20;
 
@@ -188,11 +192,28 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(false);
         }
         self.sync()?;
-        for (t, i) in self.logged_slots()? {
+        let logged = self.logged_slots()?;
+        for (n, &(t, i)) in logged.iter().enumerate() {
+            if n % AHEAD == 0 {
+                self.fetch_ahead(&logged, n + AHEAD)?;
+            }
             let place = self.place(t, i)?;
             self.fold_pair(&place)?;
         }
         Ok(true)
+    }
+
+    /// Records and pairs of some slots are about to be used. What takes long is to find their pages, and that is done side
+    /// by side.
+    fn fetch_ahead(&self, slots: &[(usize, u16)], from: usize) -> Result<()> {
+        for &(t, i) in slots.iter().skip(from).take(AHEAD) {
+            let place = self.place(t, i)?;
+            let side = place.slot.word.side();
+            self.store
+                .fetch(side.other().offset(place.pair), block::FRONT);
+            self.store.fetch(self.front(&place, side), block::FRONT);
+        }
+        Ok(())
     }
 
     fn logged_slots(&self) -> Result<Vec<(usize, u16)>> {
@@ -213,8 +234,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(());
         };
         self.begin_intent(place.at, place.pair, intent::PAIR);
-        let (page, inside) = self.page_of(front - record::FRONT)?;
-        let record = Record::read(&page, front - front % PAGE, inside);
+        let at = front - record::FRONT;
+        let (mut some, mut all) = ([0; SHORT], None);
+        self.store.read(at, &mut some)?;
+        let mut record = Record::read(&some, at);
+        if record.is_none() {
+            record = Record::read(all.insert(self.page_from(at)?), at);
+        }
         if let Some(record) = &record
             && let Some(key) = Key::new(record.key())
             && let Head { word, even, .. } = record.head()
@@ -237,10 +263,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store(place.at + 8, Side::B.offset(place.pair))
     }
 
-    fn page_of(&self, at: u64) -> Result<([u8; PAGE as usize], usize)> {
+    fn page_from(&self, at: u64) -> Result<[u8; PAGE as usize]> {
         let mut page = [0; PAGE as usize];
-        self.store.read(at - at % PAGE, &mut page)?;
-        Ok((page, (at % PAGE) as usize))
+        self.store.read(at, &mut page)?;
+        Ok(page)
     }
 
     /// A put into the log that somebody did not end: it counts if the slot names it.
@@ -319,7 +345,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let mut inside = record::FIRST as usize;
             while inside < page.len() {
                 let mut step = record::STEP as usize;
-                if let Some(record) = Record::read(&page, at, inside) {
+                if let Some(record) = Record::read(&page[inside..], at + inside as u64) {
                     records.try_reserve(1).map_err(|_| crate::Error::Memory)?;
                     records.push((record.head().slot, at + inside as u64));
                     step = record.len().next_multiple_of(step);
@@ -336,8 +362,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(false);
         };
         let place = self.place(t, i)?;
-        let (page, inside) = self.page_of(at)?;
-        let Some(record) = Record::read(&page, at - inside as u64, inside) else {
+        let page = self.page_from(at)?;
+        let Some(record) = Record::read(&page, at) else {
             return Ok(false);
         };
         let Some(key) = Key::new(record.key()) else {

@@ -109,9 +109,11 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The one that begins `inside` a page that lies at `page` in the file; `None` if there is none, or it is torn.
-    pub fn read(bytes: &'a [u8; PAGE as usize], page: u64, inside: usize) -> Option<Self> {
-        let rest = bytes.get(inside..PAGE as usize - 8)?;
+    /// The one that begins at `at` in the file, where these bytes are; `None` if there is none, or it is torn, or goes on behind
+    /// them.
+    pub fn read(bytes: &'a [u8], at: u64) -> Option<Self> {
+        let room = (PAGE - 8).checked_sub(at % PAGE)? as usize;
+        let rest = &bytes[..bytes.len().min(room)];
         if rest.len() <= VALUE || u64_at(rest, 0) == 0 {
             return None;
         }
@@ -120,7 +122,7 @@ impl<'a> Record<'a> {
             return None;
         }
         let bytes = rest.get(..8 * words(size))?;
-        let mut sum = Sum::at(page + inside as u64);
+        let mut sum = Sum::at(at);
         for i in (8..bytes.len()).step_by(8) {
             sum.add(u64_at(bytes, i));
         }
@@ -188,19 +190,18 @@ mod tests {
             write(&mut page, at, &head, &key, &value);
             assert_eq!((u64_at(&page, 0), u64_at(&page, PAGE as usize - 8)), (0, 0));
             let inside = FIRST as usize;
-            let record = Record::read(&page, 3 * PAGE, inside).unwrap();
+            let record = Record::read(&page[inside..], at).unwrap();
             assert_eq!((record.key(), record.value()), (&b"/a/key"[..], &value[..]));
             assert_eq!(record.len(), 8 * words(size));
             let read = record.head();
             assert_eq!((read.even, read.slot, read.word), (true, 4120, Word(77)));
-            assert!(Record::read(&page, 4 * PAGE, inside).is_none());
+            assert!(Record::read(&page[inside..], at + PAGE).is_none());
+            let short = inside + 8 * words(size) - 1;
+            assert!(Record::read(&page[inside..short], at).is_none());
             for i in (0..8 * words(size)).step_by(7) {
                 let mut torn = page;
                 torn[inside + i] ^= 1;
-                assert!(
-                    Record::read(&torn, 3 * PAGE, inside).is_none(),
-                    "{size} {i}"
-                );
+                assert!(Record::read(&torn[inside..], at).is_none(), "{size} {i}");
             }
         }
     }

@@ -132,11 +132,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if at == 0 {
             self.survey_once()?;
             let (end, len) = (self.st().end.load(Relaxed), self.store.len()?);
-            at = end
-                + self
-                    .room(end)
-                    .max(len.saturating_sub(end))
-                    .next_multiple_of(PAIR);
+            let room = self.room(end).max(len.saturating_sub(end));
+            at = end + room.next_multiple_of(PAIR);
             let size = first_size(end);
             if at + size > self.limit() {
                 return self.sync();

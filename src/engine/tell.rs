@@ -51,7 +51,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn tell_lost_record(&self, pair: u64) {
         log::error(|| {
             let name = self.name_of(pair);
-            format!("{name}: its value in the log is damaged, the one before it counts")
+            format!("{name}: its value in the log is damaged, what the pair holds counts")
         });
     }
 

@@ -444,8 +444,9 @@ pub fn read(bytes: &[u8]) -> Expected {
                 sure = true;
             }
         }
-        if let Some(r) = logged.get(&at).filter(|_| !sure) {
-            values.insert(r.value);
+        if !sure {
+            let all = records.values().flatten().filter(|r| r.key == a.key);
+            values.extend(all.map(|r| r.value));
         }
         out.must
             .entry(a.key.to_vec())

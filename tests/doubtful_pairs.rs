@@ -440,3 +440,21 @@ fn copies_with_one_checksum_that_are_not_the_same() {
     image.set_slot(0, 500, other, other + BLOCK as i64, 0);
     holds(&marked(image), &[("/x", &b), ("/y", b"why")]);
 }
+
+#[test]
+fn a_pair_with_a_table_that_is_not_there_before_a_foreign_one_of_its_key() {
+    // On the disk: the mark of this library; the pair of /x, in the slot of /x, says a table that is not there, and in the place of
+    // another key lies a pair with /x in it. A get found the one in the slot; an iteration met the other one, the walk that follows
+    // gave the slot to that because its table is there, and the user read an older value than before.
+    let n = names(2);
+    let mut image = Image::new(SMALL);
+    let foreign = image.put("/slot of nobody", b"");
+    image.write(foreign, &pair(SMALL, true, n[1].as_bytes(), b"old", 0));
+    assert_ne!(support::check::slot_of(b"/slot of nobody", 3), 1);
+    let at = image.put(&n[1], b"new");
+    for copy in [at, at + B] {
+        image.set(copy + NUMBER_AT as u64, 7);
+        image.seal_block(copy);
+    }
+    holds(&marked(image), &[(&n[1], b"new")]);
+}

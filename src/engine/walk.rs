@@ -414,6 +414,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 }
             }
         }
+        // That can be one without a slot, whose pair says a table that is not there.
+        for &n in &homeless {
+            let r = &records[n];
+            let i = (r.hash % u64::from(self.sizes.slots)) as usize;
+            for t in (0..tables).filter(|_| r.named && r.is_live()) {
+                if let Some(e) = slots.get(t, i).map(|n| &records[n])
+                    && e.is_live()
+                    && !e.named
+                    && r.hash == e.hash
+                    && self.key_of(r)? == self.key_of(e)?
+                {
+                    twice.push((t, i));
+                }
+            }
+        }
         for (t, i) in twice {
             slots.set(t, i, None);
         }

@@ -458,3 +458,22 @@ fn a_pair_with_a_table_that_is_not_there_before_a_foreign_one_of_its_key() {
     }
     holds(&marked(image), &[(&n[1], b"new")]);
 }
+
+#[test]
+fn an_empty_value_beside_a_deleted_copy_of_another_key() {
+    // On the disk: a closed file in which two pairs have changed their copies A. One holds a deleted copy of another key beside a
+    // live B with an empty value. It was put right before the next change of its chain: A became like B, but with the end
+    // delimiter of a deleted one, and a deleted empty record is what that is. The key was gone.
+    let n = names(2);
+    let mut image = Image::with(SMALL, &[(&n[0], b""), ("/slot of nobody", b"why")]);
+    let at = image.find(&n[0]).2;
+    image.write(at, &block(SMALL, Copy::A, false, b"/other", b"", 0));
+    let mut e = open(image.bytes);
+    assert_eq!(get(&mut e, &n[0]), Some(vec![]));
+    e.put(n[1].as_bytes(), b"new").expect("puts");
+    assert_eq!(get(&mut e, &n[0]), Some(vec![]));
+    let wanted = pairs(&[(&n[0], b""), ("/slot of nobody", b"why"), (&n[1], b"new")]);
+    assert_eq!(all(&mut open(e.store().bytes())), wanted);
+    e.settle().expect("closes");
+    assert_eq!(all(&mut open(e.store().bytes())), wanted);
+}

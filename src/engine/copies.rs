@@ -146,6 +146,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     // another delimiter alone, or the one that it has, it would become a value.
                     let mut block = pair.block(side).clone();
                     block.set_delimiters(other, true);
+                    // Its end may be that of a deleted one.
+                    block.mark_empty(self.sizes);
                     self.revive_a(pair.at, other)?;
                     self.write_copy(pair.at, other, &block, false)?;
                 }

@@ -1,7 +1,7 @@
 //! The mapped file.
 //!
-//! It is mapped in pieces that never move; the last one may reach past the end of the file, so
-//! that growth by another process needs no new mapping. No access goes past the end: the length is
+//! It is mapped in pieces that never move; the last one reaches past the end of the file, so
+//! that growth needs no new mapping. No access goes past the end: the length is
 //! asked for whenever one would.
 
 use super::file::File;
@@ -47,6 +47,9 @@ pub struct FileMap {
 const LINE: usize = 64;
 /// The smallest piece that is mapped, in bytes.
 const PIECE: u64 = 1 << 20;
+/// Where there are addresses enough, so many bytes are mapped at once: a file that grows stays in one map, where an
+/// address is one addition.
+const AT_FIRST: u64 = if usize::BITS < 64 { 1 } else { 512 << 20 };
 /// Enough for any offset.
 const PIECES: usize = 45;
 
@@ -73,10 +76,15 @@ impl FileMap {
             hits: AtomicUsize::new(sigbus::hits()),
         };
         let len = map.known_len().max(1);
-        map.reach(len)?;
+        let mut mapped = len.max(AT_FIRST);
+        if map.reach(mapped).is_err() {
+            // A limit of the caller's: for locked memory, or addresses.
+            mapped = len;
+            map.reach(mapped)?;
+        }
         map.base = (
             map.pieces[0].load(Relaxed),
-            piece_start(piece_of(len - 1) + 1),
+            piece_start(piece_of(mapped - 1) + 1),
         );
         Ok(map)
     }
@@ -420,11 +428,11 @@ unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
 
 /// Where a file system cannot allocate: zeros are written.
 fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
-    let zeros = [0u8; 1 << 16];
+    static ZEROS: [u8; 1 << 14] = [0; 1 << 14];
     let mut at = from;
     while at < to {
-        let n = (to - at).min(zeros.len() as u64);
-        file.write_all(at, &zeros[..n as usize])?;
+        let n = (to - at).min(ZEROS.len() as u64);
+        file.write_all(at, &ZEROS[..n as usize])?;
         at += n;
     }
     Ok(())

@@ -175,7 +175,7 @@ impl Database {
     /// [`Error::Access`] on a read-only handle; [`Error::Io`]: nothing changed.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
         let _messages = Deliver;
-        self.session()?.delete(key.as_ref())
+        self.session()?.delete(Key::new(key.as_ref()), || Ok(()))
     }
 
     /// All entries, in no particular order. Others may change the database meanwhile: a key that is

@@ -398,10 +398,9 @@ pub unsafe extern "C" fn KISSDB_delete(
         // SAFETY: the caller's promise.
         unsafe { set(bytesDeleted, 0) };
         let deleted = (|| {
-            memory()?;
             // SAFETY: the caller's promise.
             let (handle, key) = unsafe { (enter(db)?, self::key(key)?) };
-            handle.with(|s| s.delete(key))
+            handle.with(|s| s.delete(Key::without_nul(key), memory))
         })();
         match deleted {
             Ok(true) => 0,

@@ -1,7 +1,7 @@
 //! Put and delete: the write protocol.
 
 use super::copies::SECTOR;
-use super::index::print_of;
+use super::index::{self, print_of};
 use super::look::Found;
 use super::state::{intent, phase};
 use super::survey::Used;
@@ -22,6 +22,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// value size; [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let key = Key::new(key).ok_or(Error::NO_KEY)?;
+        self.put_key(&key, value, || Ok(()))
+    }
+
+    /// The same. `memory` says whether there is some, where any may be needed.
+    ///
+    /// # Errors
+    /// Those of `memory` too.
+    pub fn put_key(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        memory: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         if value.len() > self.sizes.value as usize {
             return Err(Error::Invalid(
                 "the value is larger than the database's value size",
@@ -29,58 +42,38 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.may_write()?;
         self.ready()?;
-        self.begin_change()?;
-        let mut found = self.find(&key)?;
-        if self.put_right(hash::slot_of(key.hash(), self.sizes.slots))? {
-            found = self.find(&key)?;
+        if self.st().phase.load(Relaxed) != phase::CHANGED {
+            memory()?;
+            self.begin_change()?;
         }
-        match found {
-            Found::Live(place, side) => self.overwrite(&place, side, &key, value),
-            Found::Damaged(place) => self.put_again(&place, &key, value),
-            Found::Absent {
-                deleted: Some(p), ..
-            } => self.put_again(&p, &key, value),
-            Found::Absent {
-                unused: Some(p), ..
-            } => self.put_new(&p, &key, value),
-            Found::Absent { .. } => {
+        let slot = hash::slot_of(key.hash(), self.sizes.slots);
+        let mut found = self.find(key)?;
+        if self.doubtful {
+            memory()?;
+            if self.put_right(slot)? {
+                found = self.find(key)?;
+            }
+        }
+        if let Found::Live(place, side) = found {
+            return self.overwrite(place, side, key, value, memory);
+        }
+        let again = match found {
+            Found::Damaged(place) => Some(place),
+            _ => self.first(slot, index::DELETED)?,
+        };
+        if let Some(place) = again {
+            return self.put_again(&place, key, value, memory);
+        }
+        memory()?;
+        self.survey_once()?;
+        let place = match self.first(slot, index::UNUSED)? {
+            Some(place) => place,
+            None => {
                 let table = self.append_table()?;
-                let place = self.place(table, hash::slot_of(key.hash(), self.sizes.slots))?;
-                self.put_new(&place, &key, value)
+                self.place(table, slot)?
             }
-        }
-    }
-
-    /// As [`Engine::put`] where the key is there and no memory is needed; else `false`, and nothing has
-    /// changed.
-    pub fn put_in_place(&mut self, key: &Key, value: &[u8]) -> Result<bool> {
-        if value.len() > self.sizes.value as usize
-            || self.st().phase.load(Relaxed) != phase::CHANGED
-        {
-            return Ok(false);
-        }
-        self.may_write()?;
-        self.ready()?;
-        match self.find(key)? {
-            Found::Live(..) if self.doubtful => Ok(false),
-            Found::Live(place, current) if self.is_no_change(&place, current, value)? => {
-                self.turn(&place, current)?;
-                Ok(true)
-            }
-            Found::Live(place, _) if !self.is_settled(&place) => self.append(&place, key, value),
-            Found::Live(place, current) => {
-                let side = current.other();
-                let tidy = self.is_tidy(&place, side, key, value)?;
-                if tidy {
-                    let turned = place.slot.word.is_turned();
-                    self.begin_intent(place.at, place.pair, intent::PAIR);
-                    self.overwrite_tidy(&place, side, key, value, turned)?;
-                    self.end_intent();
-                }
-                Ok(tidy)
-            }
-            _ => Ok(false),
-        }
+        };
+        self.put_new(&place, key, value)
     }
 
     /// Deletes `key`; `false` if there is no such key.
@@ -88,37 +81,55 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// # Errors
     /// [`Error::Access`] on a read-only handle; [`Error::Io`], nothing changed.
     pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
-        let Some(key) = Key::new(key) else {
-            return Ok(false);
-        };
+        match Key::new(key) {
+            Some(key) => self.delete_key(&key, || Ok(())),
+            None => Ok(false),
+        }
+    }
+
+    /// The same. `memory`: as for [`Engine::put_key`].
+    ///
+    /// # Errors
+    /// Those of `memory` too.
+    pub fn delete_key(&mut self, key: &Key, memory: impl Fn() -> Result<()>) -> Result<bool> {
         self.may_write()?;
         self.ready()?;
-        if let Found::Absent { .. } = self.find(&key)? {
+        let mut found = self.find(key)?;
+        if let Found::Absent = found {
             return Ok(false);
         }
-        self.begin_change()?;
+        if self.doubtful || self.st().phase.load(Relaxed) != phase::CHANGED {
+            memory()?;
+            self.begin_change()?;
+            found = self.find(key)?;
+        }
         // The original can leave a key in two tables of its chain: all of them go.
-        let mut found = false;
+        let mut some = false;
         loop {
-            match self.find(&key)? {
+            match found {
                 // Back into its pair first, which is then deleted.
                 Found::Live(place, _) if place.slot.record().is_some() => {
+                    memory()?;
                     self.take_back(&place)?;
-                    continue;
                 }
                 Found::Live(place, _) => {
                     self.settle_epoch(&place)?;
                     let side = place.slot.word.side();
                     let sum = self.sum_at(side.offset(place.pair))?;
                     self.write_deleted(&place, sum)?;
+                    some = true;
                 }
-                Found::Damaged(place) => self.drop_pair(&place)?,
-                Found::Absent { .. } => {
+                Found::Damaged(place) => {
+                    memory()?;
+                    self.drop_pair(&place)?;
+                    some = true;
+                }
+                Found::Absent => {
                     self.put_right(hash::slot_of(key.hash(), self.sizes.slots))?;
-                    return Ok(found);
+                    return Ok(some);
                 }
             }
-            found = true;
+            found = self.find(key)?;
         }
     }
 
@@ -273,8 +284,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Into the log, or into the pair.
-    fn overwrite(&mut self, place: &Place, current: Side, key: &Key, value: &[u8]) -> Result<()> {
-        let (mut place, mut current) = (*place, current);
+    fn overwrite(
+        &mut self,
+        mut place: Place,
+        mut current: Side,
+        key: &Key,
+        value: &[u8],
+        memory: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         if self.is_no_change(&place, current, value)? {
             return self.turn(&place, current);
         }
@@ -282,13 +299,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if self.append(&place, key, value)? {
                 return Ok(());
             }
+            memory()?;
             self.settle_pair(&place, value)?;
             place = self.place(place.table, place.index)?;
             current = place.slot.word.side();
         }
+        let tidy = self.is_tidy(&place, current.other(), key, value)?;
+        if !tidy {
+            memory()?;
+        }
         let turned = place.slot.word.is_turned();
         self.begin_intent(place.at, place.pair, intent::PAIR);
-        self.write_over(&place, current, key, value, turned)?;
+        self.write_over(&place, current, key, value, (turned, tidy))?;
         self.end_intent();
         Ok(())
     }
@@ -320,17 +342,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// The value goes to the copy that is not current; the slot's word makes it count. `turned`: see
-    /// [`Word::is_turned`].
+    /// [`Word::is_turned`]; `tidy`: what [`Engine::is_tidy`] says of that copy.
     pub(super) fn write_over(
         &mut self,
         place: &Place,
         current: Side,
         key: &Key,
         value: &[u8],
-        turned: bool,
+        (turned, tidy): (bool, bool),
     ) -> Result<()> {
         let side = current.other();
-        if self.is_tidy(place, side, key, value)? {
+        if tidy {
             return self.overwrite_tidy(place, side, key, value, turned);
         }
         let number = place.table as u64;
@@ -346,7 +368,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Whether an overwrite of this copy needs to store the value only.
-    fn is_tidy(&self, place: &Place, side: Side, key: &Key, value: &[u8]) -> Result<bool> {
+    pub(super) fn is_tidy(
+        &self,
+        place: &Place,
+        side: Side,
+        key: &Key,
+        value: &[u8],
+    ) -> Result<bool> {
         // An empty value is written with a mark behind it.
         let tidy = self.sizes.covers_all() && !value.is_empty() && self.tidy.has(place.pair);
         Ok(tidy && self.is_live_copy(side, place.pair, key)?)
@@ -390,19 +418,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Into the pair of a deleted slot. Either [`Engine::put_again_in_a`], or B first, while the good deleted
     /// A still decides, then A.
-    fn put_again(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
+    fn put_again(
+        &mut self,
+        place: &Place,
+        key: &Key,
+        value: &[u8],
+        memory: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        self.store.fetch(place.pair, block::FRONT);
         self.settle_epoch(place)?;
-        if self.is_short(place, value)? {
-            return self.put_again_in_a(place, key, value);
+        if self.put_again_in_a(place, key, value)? {
+            return Ok(());
         }
-        let mut block = RawBlock::new(
-            self.sizes,
-            Side::B,
-            true,
-            key.bytes(),
-            value,
-            place.table as u64,
-        );
+        memory()?;
+        let number = place.table as u64;
+        let mut block = RawBlock::new(self.sizes, Side::B, true, key.bytes(), value, number);
         block.mark_empty(self.sizes);
         self.begin_intent(place.at, place.pair, intent::PAIR);
         self.set_checked(place.pair, false);
@@ -417,30 +447,29 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.commit(place, key, block.sum(self.sizes))
     }
 
-    /// Whether both copies of a deleted pair are good, and all of A that its old value or this one fills
-    /// lies in its first sector.
-    fn is_short(&mut self, place: &Place, value: &[u8]) -> Result<bool> {
-        if !place.slot.is_deleted() || !self.sizes.covers_all() || value.is_empty() {
+    /// A alone, within one sector, start delimiter last: until then it is deleted or bad, and the deleted B
+    /// decides; from then on it is whole. B follows with the next overwrite or at the close. `false`, and nothing is
+    /// done: not both copies are good, or not all of A that its old value or this one fills lies in its first sector.
+    fn put_again_in_a(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<bool> {
+        let room = SECTOR as usize - block::VALUE;
+        let fits = self.sizes.covers_all() && (1..=room).contains(&value.len());
+        if !fits || !place.slot.is_deleted() {
             return Ok(false);
         }
-        if !self.tidy.has(place.pair) {
+        let (at, number) = (place.pair, place.table as u64);
+        // Before the pair is touched, which may still be on its way.
+        let sum = RawBlock::sum_of(key.bytes(), value, number);
+        if !self.tidy.has(at) {
             let pair = self.pair_of(place)?;
             let deleted = |v: &Verdict| v.good && v.kind == Kind::Deleted;
             let tidy = pair.verdicts.iter().all(deleted) && pair.is_tidy(place.table);
-            self.tidy.set(place.pair, tidy);
+            self.tidy.set(at, tidy);
         }
-        let old = self.store.load(place.pair + block::VALUE_SIZE as u64)? as u32 as usize;
-        let room = SECTOR as usize - block::VALUE;
-        Ok(self.tidy.has(place.pair) && old.max(value.len()) <= room)
-    }
-
-    /// A alone, within one sector, start delimiter last: until then it is deleted or bad, and the deleted B
-    /// decides; from then on it is whole. B follows with the next overwrite or at the close.
-    fn put_again_in_a(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
-        let (at, number) = (place.pair, place.table as u64);
-        let sum = RawBlock::sum_of(key.bytes(), value, number);
         let field = at + block::VALUE_SIZE as u64;
         let old = self.store.load(field)? as u32 as usize;
+        if !self.tidy.has(at) || old > room {
+            return Ok(false);
+        }
         let words = (4 + old.max(value.len())).div_ceil(8);
         self.begin_intent(place.at, at, intent::PAIR);
         self.store
@@ -450,7 +479,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store
             .store(at + block::CHECKSUM as u64, u64::from(sum))?;
         self.store.store(at, Side::A.delimiters(true).0)?;
-        self.commit(place, key, sum)
+        self.commit(place, key, sum)?;
+        Ok(true)
     }
 
     /// Whether a later table of the chain uses the same slot.

@@ -120,6 +120,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// that a torn delete is a live pair or a deleted one and never anything else.
     pub(super) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
+        for side in [Side::A, Side::B] {
+            self.store
+                .fetch(side.offset(place.pair) + block::END as u64, 8);
+        }
         self.begin_intent(place.at, place.pair, intent::DELETE);
         // As tidy as it was.
         self.checked.set(place.pair, false);

@@ -1,6 +1,6 @@
 //! Look-ups and iteration.
 
-use super::index::{self, print_of};
+use super::index::print_of;
 use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, Side};
@@ -15,11 +15,8 @@ pub(crate) enum Found {
     Live(Place, Side),
     /// The key is here, but neither copy can be believed.
     Damaged(Place),
-    /// Not in the chain: the first deleted and the first unused slot of it.
-    Absent {
-        deleted: Option<Place>,
-        unused: Option<Place>,
-    },
+    /// Not in the chain.
+    Absent,
 }
 
 /// What a slot turned out to hold.
@@ -45,7 +42,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         match self.find(&key)? {
             Found::Live(place, side) => self.read_value(&place, side, buf).map(Some),
             Found::Damaged(_) => Err(Error::Corrupt("both copies of a record are damaged")),
-            Found::Absent { .. } => Ok(None),
+            Found::Absent => Ok(None),
         }
     }
 
@@ -69,12 +66,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             };
             let place = self.place(n, slot)?;
             match self.content(place)? {
-                Content::Live(side) if self.has_key(place.pair, side, key)? => {
+                Content::Live(side) if self.has_key(&place, side, key)? => {
                     return Ok(Found::Live(place, side));
                 }
                 Content::Damaged
-                    if self.has_key(place.pair, Side::A, key)?
-                        || self.has_key(place.pair, Side::B, key)? =>
+                    if self.is_at(Side::A.offset(place.pair), key)?
+                        || self.is_at(Side::B.offset(place.pair), key)? =>
                 {
                     // A whole one may follow.
                     damaged.get_or_insert(place);
@@ -83,21 +80,26 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             t = n + 1;
         }
-        if let Some(place) = damaged {
-            return Ok(Found::Damaged(place));
-        }
-        let first = |what: u16| {
-            let table = self.index.search(slot, 0, what);
-            table.map(|t| self.place(t, slot)).transpose()
-        };
-        Ok(Found::Absent {
-            deleted: first(index::DELETED)?,
-            unused: first(index::UNUSED)?,
-        })
+        Ok(damaged.map_or(Found::Absent, Found::Damaged))
     }
 
-    fn has_key(&self, pair: u64, side: Side, key: &Key) -> Result<bool> {
-        self.store.holds(side.offset(pair) + block::KEY as u64, key)
+    /// The first slot of a chain, through which [`Engine::find`] has just looked, that holds this instead of a key.
+    pub(crate) fn first(&self, slot: u16, what: u16) -> Result<Option<Place>> {
+        let table = self.index.search(slot, 0, what);
+        table.map(|t| self.place(t, slot)).transpose()
+    }
+
+    /// Whether this key is the one of a live slot.
+    fn has_key(&self, place: &Place, side: Side, key: &Key) -> Result<bool> {
+        // A record has it too, and is what is read next. Where a name leads to none, the pair tells.
+        let front = self.front(place, side);
+        let block = side.offset(place.pair);
+        Ok(self.is_at(front, key)? || front != block && self.is_at(block, key)?)
+    }
+
+    /// Whether this key stands in what begins here as a block.
+    fn is_at(&self, front: u64, key: &Key) -> Result<bool> {
+        self.store.holds(front + block::KEY as u64, key)
     }
 
     /// What a used slot holds. The first touch of a pair checks both copies.
@@ -253,7 +255,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             };
             let p = self.place(before, place.index)?;
             if let Content::Live(side) = self.content(p)?
-                && self.has_key(p.pair, side, key)?
+                && self.has_key(&p, side, key)?
             {
                 self.walk_if_recovered()?;
                 return Ok(true);

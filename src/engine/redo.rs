@@ -53,7 +53,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if place.slot.record().is_some() {
             return self.take_back(place);
         }
-        if !self.fits_log(value) || !self.do_copies_differ(place)? {
+        let logs = self.store.is_lasting() && self.fits_log(value);
+        if !logs || !self.do_copies_differ(place)? {
             return self.sync();
         }
         match self.st().log_next.load(Relaxed) {
@@ -245,7 +246,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             && word == place.slot.word
         {
             let turned = word.is_turned() != even;
-            self.write_over(place, word.side(), &key, record.value(), turned)?;
+            let tidy = self.is_tidy(place, word.side().other(), &key, record.value())?;
+            self.write_over(place, word.side(), &key, record.value(), (turned, tidy))?;
         }
         if record.is_none() {
             self.tell_lost_record(place.pair);

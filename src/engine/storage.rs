@@ -126,6 +126,11 @@ pub trait Storage {
     /// Returns when all that was stored, and the length, is on the medium.
     fn sync(&self) -> Result<()>;
 
+    /// Whether what is on the medium outlives a power cut. If not, a sync costs nothing.
+    fn is_lasting(&self) -> bool {
+        true
+    }
+
     /// Whether stores reach the file. If not, they are kept in memory for this handle.
     fn is_file(&self) -> bool;
 }

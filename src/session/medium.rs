@@ -53,6 +53,7 @@ forward! {
     truncate(len: u64) -> Result<()>;
     fill_holes() -> Result<()>;
     sync() -> Result<()>;
+    is_lasting() -> bool;
     is_file() -> bool;
 }
 

@@ -400,32 +400,31 @@ impl Session {
         }
     }
 
-    /// See [`Engine::put`]. `key`: `None` for what can't be one. `memory` says whether there is some, if any is
-    /// needed.
+    /// See [`Engine::put_key`]. `key`: `None` for what can't be one.
     ///
     /// # Errors
-    /// Those of `memory` too.
+    /// Its own.
     pub fn put(
         &mut self,
         key: Option<Key>,
         value: &[u8],
-        memory: impl FnOnce() -> Result<()>,
+        memory: impl Fn() -> Result<()>,
     ) -> Result<()> {
         self.may_write()?;
         let key = key.ok_or(Error::NO_KEY)?;
-        self.with(|e| {
-            if e.put_in_place(&key, value)? {
-                return Ok(());
-            }
-            memory()?;
-            e.put(key.bytes(), value)
-        })
+        self.with(|e| e.put_key(&key, value, memory))
     }
 
-    /// See [`Engine::delete`].
-    pub fn delete(&mut self, key: &[u8]) -> Result<bool> {
+    /// See [`Engine::delete_key`]. `key`: `None` for what can't be one.
+    ///
+    /// # Errors
+    /// Its own.
+    pub fn delete(&mut self, key: Option<Key>, memory: impl Fn() -> Result<()>) -> Result<bool> {
         self.may_write()?;
-        self.with(|e| e.delete(key))
+        match key {
+            Some(key) => self.with(|e| e.delete_key(&key, memory)),
+            None => Ok(false),
+        }
     }
 
     /// See [`Engine::next_entry`].

@@ -63,6 +63,9 @@ const USER_BYTE: i64 = 1 << 62;
 /// Behind it one byte for each that may write.
 const WRITERS: i64 = 4096;
 
+/// The file system of linux/magic.h that libc has no name for.
+const RAMFS_MAGIC: u32 = 0x8584_58f6;
+
 fn open_fd(path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: `path` is a C string; the mode is read only with O_CREAT.
@@ -271,6 +274,18 @@ impl File {
             })? as usize;
         }
         Ok(())
+    }
+
+    /// Whether it is on a medium that outlives a power cut, or that can't be told.
+    pub(super) fn is_lasting(&self) -> bool {
+        let mut fs = std::mem::MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the descriptor is open and the buffer is large enough.
+        if unsafe { libc::fstatfs(self.raw(), fs.as_mut_ptr()) } != 0 {
+            return true;
+        }
+        // SAFETY: fstatfs succeeded and so has filled it.
+        let kind = unsafe { fs.assume_init() }.f_type as u32;
+        ![libc::TMPFS_MAGIC as u32, RAMFS_MAGIC].contains(&kind)
     }
 
     /// Gives a range its place on the medium; no byte changes, but the file may become longer.

@@ -39,6 +39,7 @@ pub struct FileMap {
     base: (usize, u64),
     /// The file was this long when last asked.
     known: AtomicU64,
+    lasting: bool,
     /// [`sigbus::hits`] when no map of this file was torn.
     hits: AtomicUsize,
 }
@@ -69,6 +70,7 @@ impl FileMap {
     pub fn new(file: File) -> Result<Self> {
         let mut map = Self {
             known: AtomicU64::new(file.len()?),
+            lasting: file.is_lasting(),
             file,
             pieces: [const { AtomicUsize::new(0) }; PIECES],
             maps: Mutex::new(Vec::new()),
@@ -391,6 +393,10 @@ impl Storage for FileMap {
 
     fn sync(&self) -> Result<()> {
         Ok(self.file.sync()?)
+    }
+
+    fn is_lasting(&self) -> bool {
+        self.lasting
     }
 
     fn is_file(&self) -> bool {

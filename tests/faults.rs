@@ -461,7 +461,7 @@ fn run(scratch: &Scratch, shim: &Path, fault: &str, value: &str) -> Result<bool,
 /// Every n, each error of the group, once and for ever.
 fn every_call(group: &str) {
     let group = GROUPS.iter().find(|g| g.name == group).expect("a group");
-    let scratch = Scratch::below(procs::fast_directory());
+    let scratch = Scratch::below(procs::lasting_directory());
     let shim = shim(&scratch);
     let (mut runs, mut bad, mut points) = (0, Vec::new(), 0);
     let only = std::env::var(FAULT).ok();

@@ -680,7 +680,7 @@ fn fresh() -> Vec<Process> {
 }
 
 fn directory() -> Scratch {
-    Scratch::below(procs::fast_directory())
+    Scratch::below(procs::lasting_directory())
 }
 
 #[test]

@@ -818,7 +818,8 @@ fn random_kills(kills: u64, seed: u64, middleware: bool) {
             ""
         }
     );
-    let scratch = Scratch::below(procs::fast_directory());
+    // With a redo log and without.
+    let scratches = [procs::lasting_directory(), procs::fast_directory()].map(Scratch::below);
     let mut rng = Rng(seed);
     let begin = now();
     let times: Vec<[Times; 2]> = CALLS.iter().map(|_| [Times::new(), Times::new()]).collect();
@@ -826,8 +827,9 @@ fn random_kills(kills: u64, seed: u64, middleware: bool) {
     while deaths < kills {
         let name = format!("kills{n}");
         let value = if n % 2 == 0 { 8028 } else { 212 };
+        let scratch = &scratches[n / 2 % 2];
         n += 1;
-        let mut ground = Ground::new(&scratch, name, value, middleware, &mut rng);
+        let mut ground = Ground::new(scratch, name, value, middleware, &mut rng);
         ground.deaths(PER_DATABASE.min(kills - deaths));
         ground.end();
         deaths += ground.deaths;

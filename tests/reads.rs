@@ -151,34 +151,36 @@ impl Stage {
     }
 }
 
-/// A database with all steady keys; `play` runs until the time is over.
-fn stage(play: impl FnOnce(&Stage)) {
-    let stage = Stage {
-        // Where a sync is quick, so that the same copy is soon written again.
-        scratch: Scratch::below(procs::fast_directory()),
-        over: AtomicBool::new(false),
-        reads: AtomicU64::new(0),
-    };
-    let db = Plain::opened(&stage.path(), ffi::RWCREAT, SETTINGS).expect("opens");
-    for key in keys().0 {
-        assert_eq!(db.put(&key, &value(&key, 0)).0, 0);
+/// A database with all steady keys, on memory and on a disk; `play` runs until the time is over. On memory a sync is
+/// quick, so that the same copy is soon written again; on a disk values are in the redo log.
+fn stage(play: impl Fn(&Stage)) {
+    for directory in [procs::fast_directory(), procs::lasting_directory()] {
+        let stage = Stage {
+            scratch: Scratch::below(directory),
+            over: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+        };
+        let db = Plain::opened(&stage.path(), ffi::RWCREAT, SETTINGS).expect("opens");
+        for key in keys().0 {
+            assert_eq!(db.put(&key, &value(&key, 0)).0, 0);
+        }
+        assert_eq!(db.close(), 0);
+        play(&stage);
+        let db = Plain::opened(&stage.path(), RDONLY, SETTINGS).expect("opens");
+        for key in keys().0 {
+            judge(&key, &db.get(&key).expect("is there"));
+        }
+        assert_eq!(db.close(), 0);
+        assert_eq!(stage.scratch.objects(), [""; 0]);
+        let reads = stage.reads.load(Relaxed);
+        println!("{reads} reads");
+        assert!(reads > 100, "the readers hardly came to read");
     }
-    assert_eq!(db.close(), 0);
-    play(&stage);
-    let db = Plain::opened(&stage.path(), RDONLY, SETTINGS).expect("opens");
-    for key in keys().0 {
-        judge(&key, &db.get(&key).expect("is there"));
-    }
-    assert_eq!(db.close(), 0);
-    assert_eq!(stage.scratch.objects(), [""; 0]);
-    let reads = stage.reads.load(Relaxed);
-    println!("{reads} reads");
-    assert!(reads > 100, "the readers hardly came to read");
 }
 
 /// Ends the play when the time is over or a thread has panicked.
 fn wait(stage: &Stage, threads: &[std::thread::ScopedJoinHandle<()>]) {
-    let end = Instant::now() + Duration::from_millis(number("KISSDB_READS_MS", 2500));
+    let end = Instant::now() + Duration::from_millis(number("KISSDB_READS_MS", 1250));
     while Instant::now() < end && !threads.iter().any(|t| t.is_finished()) {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -22,6 +22,14 @@ fn open(bytes: Vec<u8>) -> Mem {
     Engine::open(Memory::new(bytes), State::default(), true, false).expect("opens")
 }
 
+/// A new file with two keys of these values.
+fn with_a_and_b(a: &[u8], b: &[u8]) -> Mem {
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", a).expect("puts");
+    e.put(b"b", b).expect("puts");
+    e
+}
+
 /// Syncs that the record of a file holds.
 fn syncs(e: &Mem) -> usize {
     let log = e.store().take_log();
@@ -108,9 +116,7 @@ fn every_failing_change_leaves_an_open_database() {
     // The n-th store, growth or sync fails, once: the call says so, and the next open finds each
     // key with its old or its new value.
     for n in 0.. {
-        let mut e = open(empty(128, 8028));
-        e.put(b"a", b"old").expect("puts");
-        e.put(b"b", b"old").expect("puts");
+        let mut e = with_a_and_b(b"old", b"old");
         e.settle().expect("closes");
         let mut e = open(e.store().bytes());
         e.store().fail_after(Some(n));
@@ -214,9 +220,7 @@ fn a_put_of_the_value_that_is_there_stores_one_word() {
     // Settings are set to what they are all the time. Each such put wrote a copy, and every second one synced. What the
     // original would leave is left all the same: each put makes the other copy current.
     for puts in 1..4 {
-        let mut e = open(empty(128, 8028));
-        e.put(b"a", b"same").expect("puts");
-        e.put(b"b", b"other").expect("puts");
+        let mut e = with_a_and_b(b"same", b"other");
         e.settle().expect("closes");
         e.put(b"b", b"begins a life").expect("puts");
         e.store().take_log();
@@ -299,9 +303,7 @@ fn a_slot_that_names_a_record_where_there_is_no_log_hangs_nobody() {
     // Somebody wrote into a slot of a file in use: its offset of B says that the value is in a log, and there is none. A delete
     // tried to bring the value back into its pair for ever.
     for put in [true, false] {
-        let mut e = open(empty(128, 8028));
-        e.put(b"a", b"1").expect("puts");
-        e.put(b"b", b"2").expect("puts");
+        let mut e = with_a_and_b(b"1", b"2");
         let slot = table::slot_offset(4096, hash::slot(b"a", 510));
         let name = Slot::b_of_record(4096 + 24);
         e.store().store(slot + 8, name).expect("stores");
@@ -431,9 +433,7 @@ fn a_file_cut_off_inside_a_pair_opens() {
 fn pairs_that_the_original_appended_at_an_odd_offset() {
     // Power went and left an odd length; the original appended a pair behind it and closed. Here
     // nobody may lose that pair.
-    let mut e = open(empty(128, 8028));
-    e.put(b"a", b"1").expect("puts");
-    e.put(b"b", b"2").expect("puts");
+    let mut e = with_a_and_b(b"1", b"2");
     e.settle().expect("closes");
     let mut bytes = e.store().bytes();
     let odd = 16384 + 16384 + 100;

@@ -237,11 +237,19 @@ pub fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A directory for databases on memory, where a sync costs nothing: a death loses nothing that a power cut would, so
-/// the medium does not matter. `KISSDB_TEST_DIR` names another.
+fn named_directory() -> Option<PathBuf> {
+    std::env::var_os("KISSDB_TEST_DIR").map(PathBuf::from)
+}
+
+/// A directory for databases on a disk: only there the library keeps a redo log. `KISSDB_TEST_DIR` names another.
+pub fn lasting_directory() -> PathBuf {
+    named_directory().unwrap_or_else(std::env::temp_dir)
+}
+
+/// A directory for databases on memory, where a sync costs nothing: a death loses nothing that a power cut would.
+/// `KISSDB_TEST_DIR` names another.
 pub fn fast_directory() -> PathBuf {
-    let named = std::env::var_os("KISSDB_TEST_DIR").map(PathBuf::from);
-    named
+    named_directory()
         .or_else(|| Some(PathBuf::from("/dev/shm")).filter(|p| p.is_dir()))
         .unwrap_or_else(std::env::temp_dir)
 }

@@ -132,6 +132,12 @@ impl Script {
         self.op(Op::Put(key.into(), value.into()))
     }
 
+    /// These values, one after the other.
+    pub fn put_values(self, key: &str, values: &[&str]) -> Self {
+        let put = |s: Self, value: &&str| s.put_value(key, value.as_bytes());
+        values.iter().fold(self, put)
+    }
+
     fn put_with(mut self, key: &str, len: usize, byte: impl Fn(&mut Rng, usize) -> u8) -> Self {
         let value: Vec<u8> = (0..len).map(|i| byte(&mut self.rng, i)).collect();
         self.ops.push(Op::Put(key.into(), value.into()));

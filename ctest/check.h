@@ -122,7 +122,7 @@ static inline void check_cleanup(void) {
 /* First call of main. A program that hangs is ended after the time given. */
 static inline void begin(unsigned seconds) {
     const char *tmp = getenv("TMPDIR");
-    snprintf(check_dir, sizeof check_dir, "%s/kissdb-XXXXXX", tmp == NULL ? "/tmp" : tmp);
+    snprintf(check_dir, sizeof check_dir, "%s/kissdb-XXXXXX", tmp == NULL ? P_tmpdir : tmp);
     CHECK(mkdtemp(check_dir) != NULL);
     CHECK_EQ(chmod(check_dir, 0755), 0);
     check_pid = getpid();

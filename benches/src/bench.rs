@@ -75,8 +75,8 @@ enum Command {
 #[derive(Parser)]
 struct Run {
     /// The libkissdb.so to measure
-    #[arg(long)]
-    library: PathBuf,
+    #[arg(long = "library", value_name = "LIBRARY")]
+    ours: PathBuf,
     /// Another library with the same interface, for a column of its own
     #[arg(long, env = "KISSDB_COMPARE")]
     compare: Option<PathBuf>,
@@ -182,7 +182,7 @@ impl Run {
         cells.retain(|cell| !cell.ops.is_empty());
         let library =
             |path: &PathBuf| fs::canonicalize(path).with_context(|| path.display().to_string());
-        let ours = library(&self.library)?;
+        let ours = library(&self.ours)?;
         let other = self.compare.as_ref().map(library).transpose()?;
         let engines = self
             .engines

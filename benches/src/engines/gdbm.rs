@@ -54,7 +54,7 @@ const WRITE_OR_CREATE: c_int = 2;
 const REPLACE: c_int = 1;
 
 pub struct Gdbm {
-    library: &'static Functions,
+    api: &'static Functions,
     file: File,
 }
 
@@ -62,19 +62,19 @@ impl Engine for Gdbm {
     const PROCESSES: bool = false;
 
     fn open(path: &Path, _shape: &Shape) -> Result<Self> {
-        let library = Functions::get()?;
+        let api = Functions::get()?;
         let path = c_path(path)?;
         // SAFETY: a C string.
         let file =
-            unsafe { (library.gdbm_open)(path.as_ptr(), 0, WRITE_OR_CREATE, 0o644, ptr::null()) };
+            unsafe { (api.gdbm_open)(path.as_ptr(), 0, WRITE_OR_CREATE, 0o644, ptr::null()) };
         ensure!(!file.is_null(), "gdbm_open");
-        Ok(Gdbm { library, file })
+        Ok(Gdbm { api, file })
     }
 
     #[inline]
     fn get(&mut self, key: &CStr, buffer: &mut [u8]) -> Option<usize> {
         // SAFETY: an open database.
-        let found = unsafe { (self.library.gdbm_fetch)(self.file, Datum::of(key.to_bytes())) };
+        let found = unsafe { (self.api.gdbm_fetch)(self.file, Datum::of(key.to_bytes())) };
         if found.at.is_null() {
             return None;
         }
@@ -87,7 +87,7 @@ impl Engine for Gdbm {
     fn put(&mut self, key: &CStr, value: &[u8]) -> bool {
         // SAFETY: an open database, bytes that live longer.
         unsafe {
-            (self.library.gdbm_store)(
+            (self.api.gdbm_store)(
                 self.file,
                 Datum::of(key.to_bytes()),
                 Datum::of(value),
@@ -99,7 +99,7 @@ impl Engine for Gdbm {
     #[inline]
     fn delete(&mut self, key: &CStr) -> bool {
         // SAFETY: as in `put`.
-        unsafe { (self.library.gdbm_delete)(self.file, Datum::of(key.to_bytes())) == 0 }
+        unsafe { (self.api.gdbm_delete)(self.file, Datum::of(key.to_bytes())) == 0 }
     }
 
     fn iterate(&mut self, values: bool) -> usize {
@@ -107,13 +107,13 @@ impl Engine for Gdbm {
         let mut count = 0;
         // SAFETY: an open database; each key is freed once the next one is known.
         unsafe {
-            let mut key = (self.library.gdbm_firstkey)(self.file);
+            let mut key = (self.api.gdbm_firstkey)(self.file);
             while !key.at.is_null() {
                 count += 1;
                 if values {
-                    (self.library.gdbm_fetch)(self.file, key).take(&mut into);
+                    (self.api.gdbm_fetch)(self.file, key).take(&mut into);
                 }
-                let next = (self.library.gdbm_nextkey)(self.file, key);
+                let next = (self.api.gdbm_nextkey)(self.file, key);
                 key.take(&mut into[..128]);
                 key = next;
             }
@@ -123,14 +123,12 @@ impl Engine for Gdbm {
 
     fn sync(&mut self, _path: &Path) -> Result<()> {
         // SAFETY: an open database.
-        done("gdbm_sync", unsafe { (self.library.gdbm_sync)(self.file) })
+        done("gdbm_sync", unsafe { (self.api.gdbm_sync)(self.file) })
     }
 
     fn close(self) -> Result<()> {
         // SAFETY: not used afterwards.
-        done("gdbm_close", unsafe {
-            (self.library.gdbm_close)(self.file)
-        })
+        done("gdbm_close", unsafe { (self.api.gdbm_close)(self.file) })
     }
 
     fn version() -> String {

@@ -44,7 +44,7 @@ const KEY_SIZE: usize = 128;
 const VALUE_SIZE: usize = 8028;
 
 pub struct Kissdb {
-    library: &'static Functions,
+    api: &'static Functions,
     handle: *mut Handle,
 }
 
@@ -55,13 +55,13 @@ impl Engine for Kissdb {
     const PROCESSES: bool = true;
 
     fn open(path: &Path, _shape: &Shape) -> Result<Self> {
-        let library = Functions::get()?;
+        let api = Functions::get()?;
         let path = c_path(path)?;
         // SAFETY: all zeros is what callers begin with.
         let handle = Box::into_raw(Box::new(unsafe { std::mem::zeroed() }));
         // SAFETY: a zeroed struct and a C string.
         let answer = unsafe {
-            (library.KISSDB_open)(
+            (api.KISSDB_open)(
                 handle,
                 path.as_ptr(),
                 CREATE,
@@ -72,7 +72,7 @@ impl Engine for Kissdb {
             )
         };
         done("KISSDB_open", answer)?;
-        Ok(Kissdb { library, handle })
+        Ok(Kissdb { api, handle })
     }
 
     #[inline]
@@ -80,7 +80,7 @@ impl Engine for Kissdb {
         let mut size = 0;
         // SAFETY: an open handle, a C string, a buffer of that size.
         let answer = unsafe {
-            (self.library.KISSDB_get)(
+            (self.api.KISSDB_get)(
                 self.handle,
                 key.as_ptr(),
                 buffer.as_mut_ptr(),
@@ -96,7 +96,7 @@ impl Engine for Kissdb {
         let mut written = 0;
         // SAFETY: an open handle, a C string, a value of that size.
         let answer = unsafe {
-            (self.library.KISSDB_put)(
+            (self.api.KISSDB_put)(
                 self.handle,
                 key.as_ptr(),
                 value.as_ptr(),
@@ -111,7 +111,7 @@ impl Engine for Kissdb {
     fn delete(&mut self, key: &CStr) -> bool {
         let mut deleted = 0;
         // SAFETY: an open handle, a C string.
-        unsafe { (self.library.KISSDB_delete)(self.handle, key.as_ptr(), &mut deleted) == 0 }
+        unsafe { (self.api.KISSDB_delete)(self.handle, key.as_ptr(), &mut deleted) == 0 }
     }
 
     fn iterate(&mut self, values: bool) -> usize {
@@ -128,11 +128,11 @@ impl Engine for Kissdb {
             slot: 0,
         };
         // SAFETY: an open handle; the buffers have the sizes of the database.
-        unsafe { (self.library.KISSDB_Iterator_init)(self.handle, &mut place) };
+        unsafe { (self.api.KISSDB_Iterator_init)(self.handle, &mut place) };
         let mut count = 0;
         // SAFETY: as above.
         while unsafe {
-            (self.library.KISSDB_Iterator_next)(&mut place, key.as_mut_ptr().cast(), into.cast())
+            (self.api.KISSDB_Iterator_next)(&mut place, key.as_mut_ptr().cast(), into.cast())
         } == 1
         {
             count += 1;
@@ -148,14 +148,14 @@ impl Engine for Kissdb {
 
     fn share(&self) -> Option<Self> {
         Some(Kissdb {
-            library: self.library,
+            api: self.api,
             handle: self.handle,
         })
     }
 
     fn close(self) -> Result<()> {
         // SAFETY: open, and not used afterwards.
-        let answer = unsafe { (self.library.KISSDB_close)(self.handle) };
+        let answer = unsafe { (self.api.KISSDB_close)(self.handle) };
         // SAFETY: made by `open`; shared ones are not closed.
         drop(unsafe { Box::from_raw(self.handle) });
         done("KISSDB_close", answer)

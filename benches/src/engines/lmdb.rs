@@ -62,7 +62,7 @@ const NEXT: c_int = 8;
 const MAP_SIZE: usize = 8 << 30;
 
 pub struct Lmdb {
-    library: &'static Functions,
+    api: &'static Functions,
     env: Env,
     /// Kept and renewed: the quickest way to read the newest state.
     reader: Txn,
@@ -74,14 +74,14 @@ pub struct Lmdb {
 unsafe impl Send for Lmdb {}
 
 impl Lmdb {
-    fn new_reader(library: &'static Functions, env: Env) -> Result<Txn> {
+    fn new_reader(api: &'static Functions, env: Env) -> Result<Txn> {
         let mut reader = ptr::null_mut();
         // SAFETY: an open environment.
         done("mdb_txn_begin", unsafe {
-            (library.mdb_txn_begin)(env, ptr::null_mut(), RDONLY, &mut reader)
+            (api.mdb_txn_begin)(env, ptr::null_mut(), RDONLY, &mut reader)
         })?;
         // SAFETY: begun above.
-        unsafe { (library.mdb_txn_reset)(reader) };
+        unsafe { (api.mdb_txn_reset)(reader) };
         Ok(reader)
     }
 
@@ -90,14 +90,14 @@ impl Lmdb {
         let mut txn = ptr::null_mut();
         // SAFETY: an open environment; each transaction is ended.
         unsafe {
-            if (self.library.mdb_txn_begin)(self.env, ptr::null_mut(), 0, &mut txn) != 0 {
+            if (self.api.mdb_txn_begin)(self.env, ptr::null_mut(), 0, &mut txn) != 0 {
                 return false;
             }
-            if work(self.library, txn, self.dbi) != 0 {
-                (self.library.mdb_txn_abort)(txn);
+            if work(self.api, txn, self.dbi) != 0 {
+                (self.api.mdb_txn_abort)(txn);
                 return false;
             }
-            (self.library.mdb_txn_commit)(txn) == 0
+            (self.api.mdb_txn_commit)(txn) == 0
         }
     }
 }
@@ -106,7 +106,7 @@ impl Engine for Lmdb {
     const PROCESSES: bool = true;
 
     fn open(path: &Path, shape: &Shape) -> Result<Self> {
-        let library = Functions::get()?;
+        let api = Functions::get()?;
         let path = c_path(path)?;
         let mode = if shape.durable { 0 } else { NOSYNC | WRITEMAP };
         let mut env = ptr::null_mut();
@@ -114,29 +114,29 @@ impl Engine for Lmdb {
         let mut dbi = 0;
         // SAFETY: as LMDB's documentation says.
         unsafe {
-            done("mdb_env_create", (library.mdb_env_create)(&mut env))?;
+            done("mdb_env_create", (api.mdb_env_create)(&mut env))?;
             done(
                 "mdb_env_set_mapsize",
-                (library.mdb_env_set_mapsize)(env, MAP_SIZE),
+                (api.mdb_env_set_mapsize)(env, MAP_SIZE),
             )?;
             done(
                 "mdb_env_open",
-                (library.mdb_env_open)(env, path.as_ptr(), NOSUBDIR | NOTLS | mode, 0o644),
+                (api.mdb_env_open)(env, path.as_ptr(), NOSUBDIR | NOTLS | mode, 0o644),
             )?;
             done(
                 "mdb_txn_begin",
-                (library.mdb_txn_begin)(env, ptr::null_mut(), RDONLY, &mut txn),
+                (api.mdb_txn_begin)(env, ptr::null_mut(), RDONLY, &mut txn),
             )?;
             done(
                 "mdb_dbi_open",
-                (library.mdb_dbi_open)(txn, ptr::null(), 0, &mut dbi),
+                (api.mdb_dbi_open)(txn, ptr::null(), 0, &mut dbi),
             )?;
-            done("mdb_txn_commit", (library.mdb_txn_commit)(txn))?;
+            done("mdb_txn_commit", (api.mdb_txn_commit)(txn))?;
         }
         Ok(Lmdb {
-            library,
+            api,
             env,
-            reader: Self::new_reader(library, env)?,
+            reader: Self::new_reader(api, env)?,
             dbi,
             durable: shape.durable,
         })
@@ -148,10 +148,10 @@ impl Engine for Lmdb {
         let mut data = Val::EMPTY;
         // SAFETY: the reader is idle; what is found is copied before it is reset.
         unsafe {
-            if (self.library.mdb_txn_renew)(self.reader) != 0 {
+            if (self.api.mdb_txn_renew)(self.reader) != 0 {
                 return None;
             }
-            let found = (self.library.mdb_get)(self.reader, self.dbi, &mut key, &mut data) == 0;
+            let found = (self.api.mdb_get)(self.reader, self.dbi, &mut key, &mut data) == 0;
             if found {
                 ptr::copy_nonoverlapping(
                     data.data.cast(),
@@ -159,7 +159,7 @@ impl Engine for Lmdb {
                     data.size.min(buffer.len()),
                 );
             }
-            (self.library.mdb_txn_reset)(self.reader);
+            (self.api.mdb_txn_reset)(self.reader);
             found.then_some(data.size)
         }
     }
@@ -167,8 +167,8 @@ impl Engine for Lmdb {
     #[inline]
     fn put(&mut self, key: &CStr, value: &[u8]) -> bool {
         // SAFETY: a transaction of `change`; the bytes live longer.
-        self.change(|library, txn, dbi| unsafe {
-            (library.mdb_put)(
+        self.change(|api, txn, dbi| unsafe {
+            (api.mdb_put)(
                 txn,
                 dbi,
                 &mut Val::of(key.to_bytes()),
@@ -181,8 +181,8 @@ impl Engine for Lmdb {
     #[inline]
     fn delete(&mut self, key: &CStr) -> bool {
         // SAFETY: as in `put`.
-        self.change(|library, txn, dbi| unsafe {
-            (library.mdb_del)(txn, dbi, &mut Val::of(key.to_bytes()), ptr::null_mut())
+        self.change(|api, txn, dbi| unsafe {
+            (api.mdb_del)(txn, dbi, &mut Val::of(key.to_bytes()), ptr::null_mut())
         })
     }
 
@@ -193,9 +193,9 @@ impl Engine for Lmdb {
         let mut count = 0;
         // SAFETY: the reader is idle; the cursor is closed before it is reset.
         unsafe {
-            (self.library.mdb_txn_renew)(self.reader);
-            (self.library.mdb_cursor_open)(self.reader, self.dbi, &mut cursor);
-            while (self.library.mdb_cursor_get)(cursor, &mut key, &mut data, NEXT) == 0 {
+            (self.api.mdb_txn_renew)(self.reader);
+            (self.api.mdb_cursor_open)(self.reader, self.dbi, &mut cursor);
+            while (self.api.mdb_cursor_get)(cursor, &mut key, &mut data, NEXT) == 0 {
                 ptr::copy_nonoverlapping(key.data.cast(), into.as_mut_ptr(), key.size.min(128));
                 if values {
                     ptr::copy_nonoverlapping(
@@ -207,8 +207,8 @@ impl Engine for Lmdb {
                 std::hint::black_box(&into);
                 count += 1;
             }
-            (self.library.mdb_cursor_close)(cursor);
-            (self.library.mdb_txn_reset)(self.reader);
+            (self.api.mdb_cursor_close)(cursor);
+            (self.api.mdb_txn_reset)(self.reader);
         }
         count
     }
@@ -219,13 +219,13 @@ impl Engine for Lmdb {
         }
         // SAFETY: an open environment.
         done("mdb_env_sync", unsafe {
-            (self.library.mdb_env_sync)(self.env, 1)
+            (self.api.mdb_env_sync)(self.env, 1)
         })
     }
 
     fn share(&self) -> Option<Self> {
         Some(Lmdb {
-            reader: Self::new_reader(self.library, self.env).ok()?,
+            reader: Self::new_reader(self.api, self.env).ok()?,
             ..*self
         })
     }
@@ -233,8 +233,8 @@ impl Engine for Lmdb {
     fn close(self) -> Result<()> {
         // SAFETY: readers of other threads have ended.
         unsafe {
-            (self.library.mdb_txn_abort)(self.reader);
-            (self.library.mdb_env_close)(self.env);
+            (self.api.mdb_txn_abort)(self.reader);
+            (self.api.mdb_env_close)(self.env);
         }
         Ok(())
     }

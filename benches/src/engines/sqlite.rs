@@ -31,7 +31,7 @@ const ROW: c_int = 100;
 const DONE: c_int = 101;
 
 pub struct Sqlite {
-    library: &'static Functions,
+    api: &'static Functions,
     db: Db,
     get: Statement,
     put: Statement,
@@ -45,7 +45,7 @@ impl Sqlite {
     unsafe fn bind_key(&self, statement: Statement, key: &CStr) {
         // SAFETY: a statement of this database.
         unsafe {
-            (self.library.sqlite3_bind_text)(
+            (self.api.sqlite3_bind_text)(
                 statement,
                 1,
                 key.as_ptr(),
@@ -60,7 +60,7 @@ impl Engine for Sqlite {
     const PROCESSES: bool = true;
 
     fn open(path: &Path, shape: &Shape) -> Result<Self> {
-        let library = Functions::get()?;
+        let api = Functions::get()?;
         let path = c_path(path)?;
         let mut db = ptr::null_mut();
         let set = if shape.durable {
@@ -72,25 +72,22 @@ impl Engine for Sqlite {
         };
         // SAFETY: as its documentation says.
         unsafe {
-            done(
-                "sqlite3_open",
-                (library.sqlite3_open)(path.as_ptr(), &mut db),
-            )?;
+            done("sqlite3_open", (api.sqlite3_open)(path.as_ptr(), &mut db))?;
             done(
                 "sqlite3_exec",
-                (library.sqlite3_exec)(db, set.as_ptr(), ptr::null(), ptr::null(), ptr::null_mut()),
+                (api.sqlite3_exec)(db, set.as_ptr(), ptr::null(), ptr::null(), ptr::null_mut()),
             )?;
         }
         let prepare = |text: &CStr| {
             let mut statement = ptr::null_mut();
             // SAFETY: an open database, a C string.
             let answer = unsafe {
-                (library.sqlite3_prepare_v2)(db, text.as_ptr(), -1, &mut statement, ptr::null_mut())
+                (api.sqlite3_prepare_v2)(db, text.as_ptr(), -1, &mut statement, ptr::null_mut())
             };
             done("sqlite3_prepare_v2", answer).map(|()| statement)
         };
         Ok(Sqlite {
-            library,
+            api,
             db,
             get: prepare(c"SELECT v FROM t WHERE k=?1")?,
             put: prepare(c"INSERT INTO t VALUES(?1,?2) ON CONFLICT(k) DO UPDATE SET v=excluded.v")?,
@@ -103,14 +100,14 @@ impl Engine for Sqlite {
         // SAFETY: the statement is reset before the bytes go.
         unsafe {
             self.bind_key(self.get, key);
-            let found = (self.library.sqlite3_step)(self.get) == ROW;
+            let found = (self.api.sqlite3_step)(self.get) == ROW;
             let mut size = 0;
             if found {
-                size = (self.library.sqlite3_column_bytes)(self.get, 0) as usize;
-                let at = (self.library.sqlite3_column_blob)(self.get, 0);
+                size = (self.api.sqlite3_column_bytes)(self.get, 0) as usize;
+                let at = (self.api.sqlite3_column_blob)(self.get, 0);
                 ptr::copy_nonoverlapping(at, buffer.as_mut_ptr(), size.min(buffer.len()));
             }
-            (self.library.sqlite3_reset)(self.get);
+            (self.api.sqlite3_reset)(self.get);
             found.then_some(size)
         }
     }
@@ -119,15 +116,15 @@ impl Engine for Sqlite {
         // SAFETY: the statement is reset before the bytes go.
         unsafe {
             self.bind_key(self.put, key);
-            (self.library.sqlite3_bind_blob)(
+            (self.api.sqlite3_bind_blob)(
                 self.put,
                 2,
                 value.as_ptr(),
                 value.len() as c_int,
                 ptr::null(),
             );
-            let answer = (self.library.sqlite3_step)(self.put);
-            (self.library.sqlite3_reset)(self.put);
+            let answer = (self.api.sqlite3_step)(self.put);
+            (self.api.sqlite3_reset)(self.put);
             answer == DONE
         }
     }
@@ -136,9 +133,9 @@ impl Engine for Sqlite {
         // SAFETY: the statement is reset before the bytes go.
         unsafe {
             self.bind_key(self.delete, key);
-            let answer = (self.library.sqlite3_step)(self.delete);
-            (self.library.sqlite3_reset)(self.delete);
-            answer == DONE && (self.library.sqlite3_changes)(self.db) == 1
+            let answer = (self.api.sqlite3_step)(self.delete);
+            (self.api.sqlite3_reset)(self.delete);
+            answer == DONE && (self.api.sqlite3_changes)(self.db) == 1
         }
     }
 
@@ -147,15 +144,15 @@ impl Engine for Sqlite {
         let mut count = 0;
         // SAFETY: columns are copied before the next step.
         unsafe {
-            while (self.library.sqlite3_step)(self.all) == ROW {
+            while (self.api.sqlite3_step)(self.all) == ROW {
                 for column in 0..=c_int::from(values) {
-                    let size = (self.library.sqlite3_column_bytes)(self.all, column) as usize;
-                    let at = (self.library.sqlite3_column_blob)(self.all, column);
+                    let size = (self.api.sqlite3_column_bytes)(self.all, column) as usize;
+                    let at = (self.api.sqlite3_column_blob)(self.all, column);
                     ptr::copy_nonoverlapping(at, into.as_mut_ptr(), size.min(into.len()));
                 }
                 count += 1;
             }
-            (self.library.sqlite3_reset)(self.all);
+            (self.api.sqlite3_reset)(self.all);
         }
         count
     }
@@ -169,9 +166,9 @@ impl Engine for Sqlite {
         // SAFETY: not used afterwards.
         unsafe {
             for statement in [self.get, self.put, self.delete, self.all] {
-                (self.library.sqlite3_finalize)(statement);
+                (self.api.sqlite3_finalize)(statement);
             }
-            done("sqlite3_close", (self.library.sqlite3_close)(self.db))
+            done("sqlite3_close", (self.api.sqlite3_close)(self.db))
         }
     }
 
@@ -186,7 +183,7 @@ impl Engine for Sqlite {
             |_| String::new(),
             |library| {
                 // SAFETY: answers a static C string.
-                let text = unsafe { CStr::from_ptr((library.sqlite3_libversion)()) };
+                let text = unsafe { CStr::from_ptr((api.sqlite3_libversion)()) };
                 text.to_string_lossy().into_owned()
             },
         )

@@ -42,7 +42,7 @@ functions! { load("libtdb.so.1") =>
 const INCOMPATIBLE_HASH: c_int = 2048;
 
 pub struct Tdb {
-    library: &'static Functions,
+    api: &'static Functions,
     tdb: Tdb_,
 }
 
@@ -80,15 +80,14 @@ impl Engine for Tdb {
     const PROCESSES: bool = true;
 
     fn open(path: &Path, shape: &Shape) -> Result<Self> {
-        let library = Functions::get()?;
+        let api = Functions::get()?;
         let path = c_path(path)?;
         let buckets = shape.keys.max(131) as c_int | 1;
         let mode = libc::O_RDWR | libc::O_CREAT;
         // SAFETY: a C string.
-        let tdb =
-            unsafe { (library.tdb_open)(path.as_ptr(), buckets, INCOMPATIBLE_HASH, mode, 0o644) };
+        let tdb = unsafe { (api.tdb_open)(path.as_ptr(), buckets, INCOMPATIBLE_HASH, mode, 0o644) };
         ensure!(!tdb.is_null(), "tdb_open");
-        Ok(Tdb { library, tdb })
+        Ok(Tdb { api, tdb })
     }
 
     #[inline]
@@ -101,7 +100,7 @@ impl Engine for Tdb {
         };
         // SAFETY: an open database; `copy` gets the room that it expects.
         let answer = unsafe {
-            (self.library.tdb_parse_record)(
+            (self.api.tdb_parse_record)(
                 self.tdb,
                 Data::of(key.to_bytes()),
                 copy,
@@ -114,15 +113,13 @@ impl Engine for Tdb {
     #[inline]
     fn put(&mut self, key: &CStr, value: &[u8]) -> bool {
         // SAFETY: an open database, bytes that live longer.
-        unsafe {
-            (self.library.tdb_store)(self.tdb, Data::of(key.to_bytes()), Data::of(value), 0) == 0
-        }
+        unsafe { (self.api.tdb_store)(self.tdb, Data::of(key.to_bytes()), Data::of(value), 0) == 0 }
     }
 
     #[inline]
     fn delete(&mut self, key: &CStr) -> bool {
         // SAFETY: as in `put`.
-        unsafe { (self.library.tdb_delete)(self.tdb, Data::of(key.to_bytes())) == 0 }
+        unsafe { (self.api.tdb_delete)(self.tdb, Data::of(key.to_bytes())) == 0 }
     }
 
     fn iterate(&mut self, values: bool) -> usize {
@@ -135,13 +132,13 @@ impl Engine for Tdb {
         };
         // SAFETY: an open database; `visit` gets the room that it expects.
         let count =
-            unsafe { (self.library.tdb_traverse_read)(self.tdb, visit, (&raw mut room).cast()) };
+            unsafe { (self.api.tdb_traverse_read)(self.tdb, visit, (&raw mut room).cast()) };
         usize::try_from(count).unwrap_or(0)
     }
 
     fn close(self) -> Result<()> {
         // SAFETY: not used afterwards.
-        done("tdb_close", unsafe { (self.library.tdb_close)(self.tdb) })
+        done("tdb_close", unsafe { (self.api.tdb_close)(self.tdb) })
     }
 
     fn version() -> String {

@@ -34,7 +34,7 @@ const CREATE: c_int = 4;
 const LARGE: u8 = 1;
 
 pub struct Tokyo {
-    library: &'static Functions,
+    api: &'static Functions,
     hdb: Hdb,
 }
 
@@ -45,21 +45,21 @@ impl Engine for Tokyo {
     const PROCESSES: bool = false;
 
     fn open(path: &Path, shape: &Shape) -> Result<Self> {
-        let library = Functions::get()?;
+        let api = Functions::get()?;
         let path = c_path(path)?;
         let buckets = (shape.keys as i64 * 2).max(1021);
         let map = (shape.keys as i64 * (shape.key + shape.value + 64) as i64 * 2).max(64 << 20);
         // SAFETY: as its documentation says; options come before the open.
         unsafe {
-            let hdb = (library.tchdbnew)();
-            (library.tchdbsetmutex)(hdb);
-            (library.tchdbtune)(hdb, buckets, 4, 10, LARGE);
-            (library.tchdbsetxmsiz)(hdb, map);
+            let hdb = (api.tchdbnew)();
+            (api.tchdbsetmutex)(hdb);
+            (api.tchdbtune)(hdb, buckets, 4, 10, LARGE);
+            (api.tchdbsetxmsiz)(hdb, map);
             ensure!(
-                (library.tchdbopen)(hdb, path.as_ptr(), WRITER | CREATE),
+                (api.tchdbopen)(hdb, path.as_ptr(), WRITER | CREATE),
                 "tchdbopen"
             );
-            Ok(Tokyo { library, hdb })
+            Ok(Tokyo { api, hdb })
         }
     }
 
@@ -68,7 +68,7 @@ impl Engine for Tokyo {
         let length = key.count_bytes() as c_int;
         // SAFETY: an open database, a buffer of that size.
         let size = unsafe {
-            (self.library.tchdbget3)(
+            (self.api.tchdbget3)(
                 self.hdb,
                 key.as_ptr(),
                 length,
@@ -84,7 +84,7 @@ impl Engine for Tokyo {
         let length = key.count_bytes() as c_int;
         // SAFETY: an open database, bytes of these sizes.
         unsafe {
-            (self.library.tchdbput)(
+            (self.api.tchdbput)(
                 self.hdb,
                 key.as_ptr(),
                 length,
@@ -97,25 +97,25 @@ impl Engine for Tokyo {
     #[inline]
     fn delete(&mut self, key: &CStr) -> bool {
         // SAFETY: an open database, a key of that size.
-        unsafe { (self.library.tchdbout)(self.hdb, key.as_ptr(), key.count_bytes() as c_int) }
+        unsafe { (self.api.tchdbout)(self.hdb, key.as_ptr(), key.count_bytes() as c_int) }
     }
 
     fn iterate(&mut self, values: bool) -> usize {
         let mut count = 0;
         // SAFETY: an open database; what it allocates is freed.
         unsafe {
-            (self.library.tchdbiterinit)(self.hdb);
+            (self.api.tchdbiterinit)(self.hdb);
             if values {
-                let (key, value) = ((self.library.tcxstrnew)(), (self.library.tcxstrnew)());
-                while (self.library.tchdbiternext3)(self.hdb, key, value) {
+                let (key, value) = ((self.api.tcxstrnew)(), (self.api.tcxstrnew)());
+                while (self.api.tchdbiternext3)(self.hdb, key, value) {
                     count += 1;
                 }
-                (self.library.tcxstrdel)(key);
-                (self.library.tcxstrdel)(value);
+                (self.api.tcxstrdel)(key);
+                (self.api.tcxstrdel)(value);
             } else {
                 let mut size = 0;
                 loop {
-                    let key = (self.library.tchdbiternext)(self.hdb, &mut size);
+                    let key = (self.api.tchdbiternext)(self.hdb, &mut size);
                     if key.is_null() {
                         break;
                     }
@@ -129,7 +129,7 @@ impl Engine for Tokyo {
 
     fn sync(&mut self, _path: &Path) -> Result<()> {
         // SAFETY: an open database.
-        ensure!(unsafe { (self.library.tchdbsync)(self.hdb) }, "tchdbsync");
+        ensure!(unsafe { (self.api.tchdbsync)(self.hdb) }, "tchdbsync");
         Ok(())
     }
 
@@ -140,8 +140,8 @@ impl Engine for Tokyo {
     fn close(self) -> Result<()> {
         // SAFETY: not used afterwards.
         unsafe {
-            ensure!((self.library.tchdbclose)(self.hdb), "tchdbclose");
-            (self.library.tchdbdel)(self.hdb);
+            ensure!((self.api.tchdbclose)(self.hdb), "tchdbclose");
+            (self.api.tchdbdel)(self.hdb);
         }
         Ok(())
     }

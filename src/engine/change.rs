@@ -218,10 +218,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// First change of a life: the file is marked, on the medium, before anything else is stored.
+    /// First change of a life: the file is marked, on the medium, before anything else is stored. So is what a recovery
+    /// has found to be whole.
     pub(crate) fn begin_change(&mut self) -> Result<()> {
-        if self.st().phase.load(Relaxed) == phase::CHANGED {
-            return self.survey_once();
+        let recovered = self.st().recovered.load(Relaxed) != 0;
+        match self.st().phase.load(Relaxed) {
+            phase::CHANGED => return self.survey_once(),
+            phase::MARKING if recovered => {
+                self.mark()?;
+                return self.survey_once();
+            }
+            _ => {}
         }
         self.store.fill_holes()?;
         // Tables that contradict each other are found out before they are trusted with more.
@@ -520,9 +527,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let written = self.write_new_pair(pair, key, value, place.table as u64);
         if written.is_err() && !in_gap {
-            // As it was. Zeros could not be stored into pages that the medium has no room for.
+            // As it was. Zeros could not be stored into pages that the medium has no room for. The end of the log has
+            // ended what was under way.
             self.end_log()?;
+            self.begin_intent(place.at, pair, intent::PAIR);
+            self.st().end.store(pair, Relaxed);
             self.truncate(pair)?;
+            self.end_intent();
         }
         let sum = written?;
         let place = Place { pair, ..*place };

@@ -154,6 +154,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.store.is_file() && !self.writable {
             return Ok(());
         }
+        self.begin_change()?;
         match outcome {
             Outcome::Live(side) => {
                 // The copy that the slot names did not reach the medium, and the other one had; or

@@ -46,25 +46,32 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         // The file may end anywhere; from here on it has whole pages.
         self.grow(self.store.len()?.next_multiple_of(PAGE))?;
-        // What dead processes stored is in memory, perhaps not on the medium: from here on it is.
-        self.sync()?;
-        let redone = self.redo()?;
+        let mut synced = false;
+        if !marked || self.named_log()? != 0 {
+            self.sync_once(&mut synced)?;
+        }
+        self.redo()?;
         self.st().recovered.store(1, Relaxed);
-        let mended = match marked {
-            true => self.recover_marked()?,
-            false => None,
-        };
-        let Some(mended) = mended else {
+        if !marked || !self.recover_marked(&mut synced)? {
             return self.walk();
-        };
-        let filled = self.tidy_up()?;
+        }
+        self.tidy_up(&mut synced)?;
         // The header may say clean: power went before it had reached the medium, or right behind
         // the end of a close.
-        if redone || mended || filled || !self.says_changed()? {
+        if synced || !self.says_changed()? {
             return self.mark();
         }
-        // All is as the sync has left it, but for zeros behind the end.
-        self.st().phase.store(phase::CHANGED, Relaxed);
+        // Nothing had to be mended. The first change syncs.
+        self.st().phase.store(phase::MARKING, Relaxed);
+        Ok(())
+    }
+
+    /// What dead processes stored is in memory, perhaps not on the medium: it has to be before anything is mended.
+    fn sync_once(&mut self, synced: &mut bool) -> Result<()> {
+        if !*synced {
+            self.sync()?;
+            *synced = true;
+        }
         Ok(())
     }
 
@@ -83,29 +90,30 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(failed == 1 && self.store.load(header::CLOSE_OK)? == 0)
     }
 
-    /// Whether something was mended; `None`: this file has to be walked.
-    fn recover_marked(&mut self) -> Result<Option<bool>> {
+    /// `false`: this file has to be walked.
+    fn recover_marked(&mut self, synced: &mut bool) -> Result<bool> {
         let (tables, whole) = self.chain()?;
         if !whole || tables.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
         for &t in &tables {
             if self.store.load(t)? != table::START_DELIMITER
                 || self.store.load(t + table::END)? != table::END_DELIMITER
             {
-                return Ok(None);
+                return Ok(false);
             }
         }
         self.adopt_tables(tables);
-        let mut mended = self.tables.len() > 1 && usize::from(self.sizes.slots) < table::SLOTS;
-        for n in 1..self.tables.len() {
-            // In both places, of which only one may have arrived.
-            self.set_link(self.tables[n - 1], self.tables[n])?;
+        if usize::from(self.sizes.slots) < table::SLOTS && self.tables.len() > 1 {
+            self.sync_once(synced)?;
+            for n in 1..self.tables.len() {
+                // In both places, of which only one may have arrived.
+                self.set_link(self.tables[n - 1], self.tables[n])?;
+            }
         }
-        let (doubtful, changed) = self.doubtful_slots()?;
-        mended |= changed;
+        let doubtful = self.doubtful_slots(synced)?;
         let Ok(used) = self.used() else {
-            return Ok(None);
+            return Ok(false);
         };
         let looked_at = doubtful.len();
         // All is looked at before anything is changed: a walk must find the file as it was.
@@ -114,7 +122,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             match self.doubt(&self.place(t, i)?)? {
                 Doubt::Nothing => {}
                 Doubt::Drop | Doubt::Finish(..) => repairs.push((t, i)),
-                Doubt::Foreign => return Ok(None),
+                Doubt::Foreign => return Ok(false),
             }
         }
         let mut free = used.free();
@@ -123,15 +131,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for (at, len) in free {
             match self.loose(at, len)? {
                 Loose::Parts(parts) => loose.extend(parts),
-                Loose::Foreign => return Ok(None),
-                // Its slots count from now on, so everything is looked at once more.
-                Loose::Table(p) if self.adopt_table(p)? => {
-                    return Ok(self.recover_marked()?.map(|_| true));
+                Loose::Foreign => return Ok(false),
+                Loose::Table(p) => {
+                    self.sync_once(synced)?;
+                    // Its slots count from now on, so everything is looked at once more.
+                    return Ok(self.adopt_table(p)? && self.recover_marked(synced)?);
                 }
-                Loose::Table(_) => return Ok(None),
             }
         }
-        mended |= !repairs.is_empty() || !loose.is_empty();
+        if !repairs.is_empty() || !loose.is_empty() {
+            self.sync_once(synced)?;
+        }
         for (t, i) in repairs {
             let place = self.place(t, i)?;
             match self.doubt(&place)? {
@@ -146,7 +156,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.recover_loose(at, len)?;
         }
         self.tell_recovered(looked_at);
-        Ok(Some(mended))
+        Ok(true)
     }
 
     /// A table that is durable, whose link is not: pairs behind it may name it, so it stays.
@@ -161,9 +171,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
     }
 
-    /// Deleted and torn slots. No slot names a record any more. Where the slot of a new pair reached the medium and the length of the file did not,
-    /// the put did not happen. And whether a slot was changed.
-    fn doubtful_slots(&mut self) -> Result<(Vec<(usize, u16)>, bool)> {
+    /// Deleted and torn slots. No slot names a record any more. Where the slot of a new pair reached the medium and the
+    /// length of the file did not, the put did not happen.
+    fn doubtful_slots(&mut self, synced: &mut bool) -> Result<Vec<(usize, u16)>> {
         let len = self.store.len()?;
         let (mut doubtful, mut lost, mut logged) = (Vec::new(), Vec::new(), Vec::new());
         self.each_slot(|t, i, slot| {
@@ -178,7 +188,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             list.push((t, i));
             Ok(())
         })?;
-        let changed = !lost.is_empty() || !logged.is_empty();
+        if !lost.is_empty() || !logged.is_empty() {
+            self.sync_once(synced)?;
+        }
         for (t, i) in lost {
             let place = self.place(t, i)?;
             self.write_slot(&place, Slot::default(), index::UNUSED)?;
@@ -186,7 +198,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for (t, i) in logged {
             self.name_b(&self.place(t, i)?)?;
         }
-        Ok((doubtful, changed))
+        Ok(doubtful)
     }
 
     /// Takes over a list of tables that others must learn of.
@@ -306,9 +318,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.erase(at, len)
     }
 
-    /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole. Whether one
-    /// had.
-    pub(crate) fn tidy_up(&mut self) -> Result<bool> {
+    /// After recovery: free space is zero, the file ends behind the last thing in use, no chain has a hole.
+    pub(crate) fn tidy_up(&mut self, synced: &mut bool) -> Result<()> {
         let used = self.used()?;
         for (at, len) in used.free() {
             self.erase(at, len)?;
@@ -319,11 +330,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.survey_free(&used)?;
         let holes = self.holes()?;
-        for &(t, i) in &holes {
+        if !holes.is_empty() {
+            self.sync_once(synced)?;
+        }
+        for (t, i) in holes {
             let place = self.place(t, i)?;
             self.close_hole(&place)?;
         }
-        Ok(!holes.is_empty())
+        Ok(())
     }
 
     /// Unused slots before a used one of their chain. The tables are read one after the other, the last

@@ -295,21 +295,28 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Recovery: what the log has for pairs goes there, and to the medium. Afterwards there is none, and what slots say of
-    /// records is void. `false`: there was none before.
-    pub(super) fn redo(&mut self) -> Result<bool> {
-        let (st, len) = (self.st(), self.store.len()?);
-        st.log_next.store(0, Relaxed);
-        st.log.store(0, Relaxed);
-        if len < PAGE + table::SIZE {
-            return Ok(false);
+    /// Where the log of a file begins that was not closed; 0: it has none.
+    pub(super) fn named_log(&self) -> Result<u64> {
+        if self.store.len()? < PAGE + table::SIZE {
+            return Ok(0);
         }
         let mark = self.store.load(PAGE + table::CHECKSUM)?;
-        let log = self.store.load(PAGE + table::LOG)?;
-        if log == 0 || mark != table::MARK && mark != table::REBUILDING {
-            return Ok(false);
+        match mark == table::MARK || mark == table::REBUILDING {
+            true => self.store.load(PAGE + table::LOG),
+            false => Ok(0),
         }
-        self.sync()?;
+    }
+
+    /// Recovery, after a sync: what the log has for pairs goes there, and to the medium. Afterwards there is none, and what
+    /// slots say of records is void.
+    pub(super) fn redo(&mut self) -> Result<()> {
+        let st = self.st();
+        st.log_next.store(0, Relaxed);
+        st.log.store(0, Relaxed);
+        let (log, len) = (self.named_log()?, self.store.len()?);
+        if log == 0 {
+            return Ok(());
+        }
         let (tables, _) = self.chain()?;
         self.adopt_tables(tables);
         let mut records = self.read_log(log, len)?;
@@ -326,7 +333,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.store(PAGE + table::LOG, 0)?;
         self.tell_redone(count);
-        Ok(true)
+        Ok(())
     }
 
     /// Slot and offset of every whole record.

@@ -16,7 +16,8 @@ pub mod phase {
     pub const CLEAN: u64 = 1;
     /// The file is marked as changed.
     pub const CHANGED: u64 = 2;
-    /// The marks are being stored; who finds this after a death stores them again.
+    /// The marks are being stored, or are to be, behind a recovery that has found nothing to mend: who makes the first
+    /// change, or finds this after a death, stores them.
     pub const MARKING: u64 = 3;
 }
 

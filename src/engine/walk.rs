@@ -112,6 +112,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(crate) fn walk(&mut self) -> Result<()> {
         self.st().walking.store(1, Release);
         self.tell_walk();
+        self.sync()?;
         self.redo()?;
         self.rearrange();
         let words = self.believable_words()?;
@@ -134,7 +135,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for &n in &homeless {
             self.rehouse(&records[n])?;
         }
-        self.tidy_up()?;
+        self.tidy_up(&mut true)?;
         self.sync()?;
         self.mark()?;
         self.st().walking.store(0, Release);

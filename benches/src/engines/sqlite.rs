@@ -183,7 +183,7 @@ impl Engine for Sqlite {
             |_| String::new(),
             |library| {
                 // SAFETY: answers a static C string.
-                let text = unsafe { CStr::from_ptr((api.sqlite3_libversion)()) };
+                let text = unsafe { CStr::from_ptr((library.sqlite3_libversion)()) };
                 text.to_string_lossy().into_owned()
             },
         )

@@ -10,10 +10,31 @@ use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, put_u64, u64_at, word_of};
 use std::ops::Range;
 
+/// So many slots at a time are fetched before their turn.
+const AHEAD: usize = 8;
+
 /// The unit in which a medium loses writes.
 pub(super) const SECTOR: u64 = 512;
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
+    /// Slot `n` of some is about to be dealt with: every now and then those that come next are made ready, of each the
+    /// ranges that `of` names. What takes long is to find their pages, and that is done side by side.
+    pub(super) fn fetch_ahead<const N: usize>(
+        &self,
+        slots: &[(usize, u16)],
+        n: usize,
+        of: impl Fn(&Place) -> [(u64, usize); N],
+    ) -> Result<()> {
+        if n.is_multiple_of(AHEAD) {
+            for &(t, i) in slots.iter().skip(n + AHEAD).take(AHEAD) {
+                for (at, len) in of(&self.place(t, i)?) {
+                    self.store.fetch(at, len);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a copy has the start delimiter of a live one. If not, it gets its end delimiter after a sync:
     /// a live one beside what was there before would bring that back.
     pub(super) fn begins_live(&self, side: Side, pair: u64) -> Result<bool> {

@@ -3,18 +3,18 @@
 //!
 //! For each slot there is a row of fingerprints, one for each table of the chain: what the slot
 //! holds there, or 16 bits of the hash of the key. `places.rs` says in which table a fingerprint is.
-//! A row is made when its slot is first used, under the engine lock, which is also when the pairs of the chain are checked. It is believed as long as
-//! [`State::changes`] of that slot has not moved; every change of which key is where moves it,
-//! overwrites do not. Everything is void when [`State::layout`] moves.
+//! A row is made when its slot is first used, under the engine lock, which is also when the pairs of the chain are
+//! checked. It is believed as long as [`State::changes`] of that slot has not moved; every change of which key is where
+//! moves it, overwrites do not. Everything is void when [`State::layout`] moves.
 //!
 //! # Reading without the lock
 //!
 //! [`Reader`] looks a key up in its row, loads the word of the slot and its offset of B, copies from the copy or the
-//! record that these name, and loads the word again. A record is not written over before the word has changed. A copy is never written while its slot's word names it: an
-//! overwrite writes the other one, a delete leaves the contents alone, and a pair is used again only
-//! when the word has changed. No word comes twice: each change of a pair has an epoch of its own.
-//! What is done to pairs in any other way (recovery, the close) moves the layout first, and that
-//! is looked at last. So what was copied is what was there at one instant. Where anything has
+//! record that these name, and loads the word again. A record is not written over before the word has changed. A copy
+//! is never written while its slot's word names it: an overwrite writes the other one, a delete leaves the contents
+//! alone, and a pair is used again only when the word has changed. No word comes back once the value is another: each
+//! change of a pair has an epoch of its own. What is done to pairs in any other way (recovery, the close) moves the
+//! layout first, and that is looked at last. So what was copied is what was there at one instant. Where anything has
 //! changed meanwhile, or nothing is remembered, the caller asks again under the lock.
 //!
 //! Memory: 2 bytes a slot and table, whose number is rounded up to the next power of two, and that of the

@@ -62,11 +62,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Whoever reads without finishing anything has gone by the slot, by the sign of its first offset: so do we. A delete
     /// goes on from there, a put into a deleted pair that did not get there is undone.
     fn finish_pair(&mut self, place: &Place, delete: bool) -> Result<()> {
-        let pair = self.pair_of(place)?;
-        let outcome = pair.outcome(Some(place.slot.word));
         if place.slot.record().is_some() {
             return self.fold_pair(place);
         }
+        let pair = self.pair_of(place)?;
+        let outcome = pair.outcome(Some(place.slot.word));
         if !place.slot.is_deleted() {
             // From now on the slot also says that the pair was changed, so that the close mends the copy that was being
             // written.

@@ -21,8 +21,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Most records are no longer than this.
 const SHORT: usize = 512;
-/// So many slots at a time are fetched before their turn.
-const AHEAD: usize = 8;
 /// No log is longer.
 const LONGEST: u64 = 16 << 20;
 
@@ -192,26 +190,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.sync()?;
         let logged = self.logged_slots()?;
         for (n, &(t, i)) in logged.iter().enumerate() {
-            if n % AHEAD == 0 {
-                self.fetch_ahead(&logged, n + AHEAD)?;
-            }
+            self.fetch_ahead(&logged, n, |place| {
+                let side = place.slot.word.side();
+                let copy = side.other().offset(place.pair);
+                [copy, self.front(place, side)].map(|at| (at, block::FRONT))
+            })?;
             let place = self.place(t, i)?;
             self.fold_pair(&place)?;
         }
         Ok(true)
-    }
-
-    /// Records and pairs of some slots are about to be used. What takes long is to find their pages, and that is done side
-    /// by side.
-    fn fetch_ahead(&self, slots: &[(usize, u16)], from: usize) -> Result<()> {
-        for &(t, i) in slots.iter().skip(from).take(AHEAD) {
-            let place = self.place(t, i)?;
-            let side = place.slot.word.side();
-            self.store
-                .fetch(side.other().offset(place.pair), block::FRONT);
-            self.store.fetch(self.front(&place, side), block::FRONT);
-        }
-        Ok(())
     }
 
     fn logged_slots(&self) -> Result<Vec<(usize, u16)>> {

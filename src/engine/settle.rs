@@ -1,11 +1,13 @@
 //! The close: the file becomes what the original would have left.
 //!
-//! 1. What is in the redo log goes into its pairs, after a sync of its own. sync: every current copy is on the medium, so the other one is free.
+//! 1. What is in the redo log goes into its pairs, after a sync of its own. Sync: every current copy is on the medium, so
+//!    the other one is free.
 //! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
-//!    of a deleted pair copy B first. Sync, if a pair has something left for step 3, or its current copy is to be the other one.
+//!    of a deleted pair copy B first. Sync, if a pair has something left for step 3, or its current copy is to be the
+//!    other one.
 //! 3. Copy A of deleted pairs and of empty values that carry a mark, the end of a B that was a deleted
-//!    record until step 2; slots lose their tags, tables
-//!    get their checksums, all but table 0's; the file gets its length. Sync.
+//!    record until step 2; slots lose their tags, tables get their checksums, all but table 0's; the file gets its
+//!    length. Sync.
 //! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
 //!    recovered then, and nothing is lost if somebody does.
 
@@ -17,9 +19,6 @@ use crate::format::block::{self, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, header, put_u64, table, u64_at};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// So many pairs at a time are fetched before their turn.
-const AHEAD: usize = 8;
 
 /// What step 2 has left for step 3.
 enum Late {
@@ -115,9 +114,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Ok::<_, Error>(())
         };
         for (n, &(t, i)) in changed.iter().enumerate() {
-            if n % AHEAD == 0 {
-                self.fetch_pairs(&changed, n + AHEAD)?;
-            }
+            self.fetch_ahead(&changed, n, |place| {
+                let [a, b] = [Side::A, Side::B].map(|side| side.offset(place.pair));
+                let end = block::END as u64;
+                [
+                    (a, block::FRONT),
+                    (a + end, 8),
+                    (b, block::FRONT),
+                    (b + end, 8),
+                ]
+            })?;
             if let Some(new) = self.settle_tidy(t, i)? {
                 turned |= new && self.place(t, i)?.slot.word.is_turned();
                 continue;
@@ -156,20 +162,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         Ok((late, turned))
-    }
-
-    /// The pairs of some slots are about to be settled. What takes long is to find their pages, and that is done side
-    /// by side.
-    fn fetch_pairs(&self, slots: &[(usize, u16)], from: usize) -> Result<()> {
-        for &(t, i) in slots.iter().skip(from).take(AHEAD) {
-            let pair = self.place(t, i)?.pair;
-            for side in [Side::A, Side::B] {
-                let at = side.offset(pair);
-                self.store.fetch(at, block::FRONT);
-                self.store.fetch(at + block::END as u64, 8);
-            }
-        }
-        Ok(())
     }
 
     /// Step 2 for a live pair of which only the value can differ between the copies, and whether it did; `None`: it is

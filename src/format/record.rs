@@ -109,8 +109,8 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The one that begins at `at` in the file, where these bytes are; `None` if there is none, or it is torn, or goes on behind
-    /// them.
+    /// The one that begins at `at` in the file, where these bytes are; `None` if there is none, or it is torn, or goes on
+    /// behind them.
     pub fn read(bytes: &'a [u8], at: u64) -> Option<Self> {
         let room = (PAGE - 8).checked_sub(at % PAGE)? as usize;
         let rest = &bytes[..bytes.len().min(room)];

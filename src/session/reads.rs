@@ -95,7 +95,8 @@ impl Reads {
         self.with(|reader| reader.get(key, buf))
     }
 
-    /// As [`super::Session::next`], but `key` receives as much of the key field as it has room for; `Some(false)` is the end.
+    /// As [`super::Session::next`], but `key` receives as much of the key field as it has room for; `Some(false)` is
+    /// the end.
     #[inline]
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
         self.with(|reader| reader.next(pos, key, buf))

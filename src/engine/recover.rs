@@ -3,7 +3,8 @@
 //! A file that this library left (table 0 marked) has slots that are up to date: it is enough to
 //! read tables, links, the pairs of deleted slots and what lies loose. Every other pair is checked
 //! when it is first touched. Any sign that the original was there after us means a walk over the
-//! whole file ([`super::walk`]), and so does any contradiction.
+//! whole file ([`super::walk`]), and so does any contradiction. Where nothing has to be mended nothing is synced: that is
+//! left to the first change.
 
 use super::index::{self, print_of};
 use super::state::{intent, phase};

@@ -47,15 +47,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.begin_change()?;
         }
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
-        let mut found = self.find(key)?;
+        let (mut found, mut sum) = self.find_to_put(key, value)?;
         if self.doubtful {
             memory()?;
             if self.put_right(slot)? {
-                found = self.find(key)?;
+                (found, sum) = self.find_to_put(key, value)?;
             }
         }
         if let Found::Live(place, side) = found {
-            return self.overwrite(place, side, key, value, memory);
+            return self.overwrite((place, side), key, value, sum, memory);
         }
         let again = match found {
             Found::Damaged(place) => Some(place),
@@ -76,6 +76,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.put_new(&place, key, value)
     }
 
+    /// As [`Engine::find`], and the checksum that the copy will need if it can be written at once.
+    fn find_to_put(&mut self, key: &Key, value: &[u8]) -> Result<(Found, Option<u32>)> {
+        let mut sum = None;
+        let found = self.find_with(key, |e, place| {
+            let needed = e.is_settled(place) && e.may_be_tidy(place.pair, value);
+            sum = needed.then(|| RawBlock::sum_of(key.bytes(), value, place.table as u64));
+        })?;
+        Ok((found, sum))
+    }
+
     /// Deletes `key`; `false` if there is no such key.
     ///
     /// # Errors
@@ -94,7 +104,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub fn delete_key(&mut self, key: &Key, memory: impl Fn() -> Result<()>) -> Result<bool> {
         self.may_write()?;
         self.ready()?;
-        let mut found = self.find(key)?;
+        let mut found = self.find_with(key, Self::fetch_ends)?;
         if let Found::Absent = found {
             return Ok(false);
         }
@@ -290,16 +300,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Into the log, or into the pair.
+    /// Into the log, or into the pair. `sum`: the checksum of the copy, if it is known.
     fn overwrite(
         &mut self,
-        mut place: Place,
-        mut current: Side,
+        (mut place, mut current): (Place, Side),
         key: &Key,
         value: &[u8],
+        sum: Option<u32>,
         memory: impl Fn() -> Result<()>,
     ) -> Result<()> {
-        if self.is_no_change(&place, current, value)? {
+        let word = place.slot.word;
+        let differs = sum.is_some() && word.is_tagged() && word.checksum() != sum;
+        if !differs && self.is_no_change(&place, current, value)? {
             return self.turn(&place, current);
         }
         if !self.is_settled(&place) {
@@ -311,13 +323,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             place = self.place(place.table, place.index)?;
             current = place.slot.word.side();
         }
-        let tidy = self.is_tidy(&place, current.other(), key, value)?;
-        if !tidy {
+        let tidy = self.tidy_sum(&place, current.other(), key, value, sum)?;
+        if tidy.is_none() {
             memory()?;
         }
         let turned = place.slot.word.is_turned();
         self.begin_intent(place.at, place.pair, intent::PAIR);
-        self.write_over(&place, current, key, value, (turned, tidy))?;
+        self.write_over(&place, current, key, value, turned, tidy)?;
         self.end_intent();
         Ok(())
     }
@@ -349,18 +361,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// The value goes to the copy that is not current; the slot's word makes it count. `turned`: see
-    /// [`Word::is_turned`]; `tidy`: what [`Engine::is_tidy`] says of that copy.
+    /// [`Word::is_turned`]; `tidy`: what [`Engine::tidy_sum`] answers of that copy.
     pub(super) fn write_over(
         &mut self,
         place: &Place,
         current: Side,
         key: &Key,
         value: &[u8],
-        (turned, tidy): (bool, bool),
+        turned: bool,
+        tidy: Option<u32>,
     ) -> Result<()> {
         let side = current.other();
-        if tidy {
-            return self.overwrite_tidy(place, side, key, value, turned);
+        if let Some(sum) = tidy {
+            return self.overwrite_tidy(place, side, key, value, turned, sum);
         }
         let number = place.table as u64;
         let mut block = RawBlock::new(self.sizes, side, true, key.bytes(), value, number);
@@ -374,17 +387,27 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Whether an overwrite of this copy needs to store the value only.
-    pub(super) fn is_tidy(
+    /// The checksum of a copy whose overwrite needs to store the value only; `None`: more is needed. `sum`: that checksum,
+    /// if it is known.
+    pub(super) fn tidy_sum(
         &self,
         place: &Place,
         side: Side,
         key: &Key,
         value: &[u8],
-    ) -> Result<bool> {
+        sum: Option<u32>,
+    ) -> Result<Option<u32>> {
+        if !self.may_be_tidy(place.pair, value) || !self.is_live_copy(side, place.pair, key)? {
+            return Ok(None);
+        }
+        let number = place.table as u64;
+        Ok(sum.or_else(|| Some(RawBlock::sum_of(key.bytes(), value, number))))
+    }
+
+    /// What of that can be told without touching the pair.
+    fn may_be_tidy(&self, pair: u64, value: &[u8]) -> bool {
         // An empty value is written with a mark behind it.
-        let tidy = self.sizes.covers_all() && !value.is_empty() && self.tidy.has(place.pair);
-        Ok(tidy && self.is_live_copy(side, place.pair, key)?)
+        self.sizes.covers_all() && !value.is_empty() && self.tidy.has(pair)
     }
 
     /// Whether a copy of a tidy pair is a live one of this key, and not the deleted record that was in its
@@ -403,9 +426,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         key: &Key,
         value: &[u8],
         turned: bool,
+        sum: u32,
     ) -> Result<()> {
         let at = side.offset(place.pair);
-        let sum = RawBlock::sum_of(key.bytes(), value, place.table as u64);
         let field = at + block::VALUE_SIZE as u64;
         let old = self.store.load(field)? as u32 as usize;
         // From the size on: as much as the old and the new value fill.

@@ -137,14 +137,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
+    /// The four delimiters of a pair are about to be stored.
+    pub(super) fn fetch_ends(&self, place: &Place) {
+        for at in [Side::A, Side::B].map(|side| side.offset(place.pair)) {
+            self.store.fetch(at, 8);
+            self.store.fetch(at + block::END as u64, 8);
+        }
+    }
+
     /// The slot and the delimiters of both copies; the contents stay as they are until the close, so
     /// that a torn delete is a live pair or a deleted one and never anything else.
     pub(super) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
-        for side in [Side::A, Side::B] {
-            self.store
-                .fetch(side.offset(place.pair) + block::END as u64, 8);
-        }
         self.begin_intent(place.at, place.pair, intent::DELETE);
         // As tidy as it was.
         self.checked.set(place.pair, false);

@@ -54,6 +54,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Looks through the whole chain of `key`.
     pub(crate) fn find(&mut self, key: &Key) -> Result<Found> {
+        self.find_with(key, |_, _| ())
+    }
+
+    /// The same. Calls `meanwhile` with each place where the key may be, the last one is that where it was found: the pair is
+    /// on its way, which takes longer than much that can be done without it.
+    pub(crate) fn find_with(
+        &mut self,
+        key: &Key,
+        mut meanwhile: impl FnMut(&Self, &Place),
+    ) -> Result<Found> {
         let hash = key.hash();
         let slot = hash::slot_of(hash, self.sizes.slots);
         let print = print_of(hash);
@@ -65,6 +75,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 break;
             };
             let place = self.place(n, slot)?;
+            meanwhile(self, &place);
             match self.content(place)? {
                 Content::Live(side) if self.has_key(&place, side, key)? => {
                     return Ok(Found::Live(place, side));

@@ -233,8 +233,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             && word == place.slot.word
         {
             let turned = word.is_turned() != even;
-            let tidy = self.is_tidy(place, word.side().other(), &key, record.value())?;
-            self.write_over(place, word.side(), &key, record.value(), (turned, tidy))?;
+            let (side, value) = (word.side(), record.value());
+            let tidy = self.tidy_sum(place, side.other(), &key, value, None)?;
+            self.write_over(place, side, &key, value, turned, tidy)?;
         }
         if record.is_none() {
             self.tell_lost_record(place.pair);

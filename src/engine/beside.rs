@@ -176,7 +176,7 @@ mod tests {
                             self.file.grow(n).expect("grows");
                         }
                         Event::Length(n) => self.file.truncate(n).expect("shrinks"),
-                        Event::Sync | Event::Mark(_) => {}
+                        Event::Sync | Event::SyncRange(..) | Event::Mark(_) => {}
                     }
                 }
             }

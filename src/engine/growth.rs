@@ -98,8 +98,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for i in [0, table::END] {
             self.store.store(at + i, u64_at(&raw.0, i as usize))?;
         }
-        // Before any pair names it, and before any link leads to it.
-        self.sync()?;
+        // Before any pair names it, and before any link leads to it. Alone: the pairs before it can wait.
+        self.sync_range(at, table::SIZE)?;
         if let Some(&last) = self.tables.last() {
             self.set_link(last, at)?;
         }

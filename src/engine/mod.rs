@@ -628,16 +628,26 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Makes everything durable; then every pair may be changed again.
     pub fn sync(&mut self) -> Result<()> {
+        self.sync_by(|store| store.sync())?;
+        self.st().epoch.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Makes what was stored into a range durable.
+    pub(crate) fn sync_range(&self, at: u64, len: u64) -> Result<()> {
+        self.sync_by(|store| store.sync_range(at, len))
+    }
+
+    fn sync_by(&self, sync: impl FnOnce(&S) -> Result<()>) -> Result<()> {
         if self.st().poisoned.load(Relaxed) != 0 {
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
-        if let Err(e) = self.store.sync() {
+        if let Err(e) = sync(&self.store) {
             // Pages of a failed sync may be marked clean without having been written.
             self.st().poisoned.store(1, Relaxed);
             crate::log::error(|| format!("sync failed, no more changes until all close it: {e}"));
             return Err(e);
         }
-        self.st().epoch.fetch_add(1, Relaxed);
         Ok(())
     }
 

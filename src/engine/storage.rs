@@ -126,6 +126,11 @@ pub trait Storage {
     /// Returns when all that was stored, and the length, is on the medium.
     fn sync(&self) -> Result<()>;
 
+    /// Returns when what was stored into this range is on the medium, and the length; of the rest nothing is known.
+    fn sync_range(&self, _at: u64, _len: u64) -> Result<()> {
+        self.sync()
+    }
+
     /// Whether what is on the medium outlives a power cut. If not, a sync costs nothing.
     fn is_lasting(&self) -> bool {
         true
@@ -183,6 +188,8 @@ mod memory {
         Length(u64),
         /// Everything before is on the medium.
         Sync,
+        /// Everything before in a range, by offset and bytes, is, and the length.
+        SyncRange(u64, u64),
         /// Whatever the test wants to find again.
         Mark(u64),
     }
@@ -282,6 +289,10 @@ mod memory {
 
         fn sync(&self) -> Result<()> {
             self.event(Event::Sync)
+        }
+
+        fn sync_range(&self, at: u64, len: u64) -> Result<()> {
+            self.event(Event::SyncRange(at, len))
         }
 
         fn is_file(&self) -> bool {

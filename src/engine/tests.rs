@@ -33,7 +33,8 @@ fn with_a_and_b(a: &[u8], b: &[u8]) -> Mem {
 /// Syncs that the record of a file holds.
 fn syncs(e: &Mem) -> usize {
     let log = e.store().take_log();
-    log.iter().filter(|e| **e == Event::Sync).count()
+    let syncs = |e: &&Event| matches!(e, Event::Sync | Event::SyncRange(..));
+    log.iter().filter(syncs).count()
 }
 
 fn all(e: &mut Mem) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -404,7 +405,7 @@ fn a_put_into_a_fresh_file_that_was_cut_off_anywhere() {
                 image[at as usize..at as usize + 8].copy_from_slice(&w.to_le_bytes())
             }
             Event::Length(n) => image.resize(n as usize, 0),
-            Event::Sync | Event::Mark(_) => {}
+            Event::Sync | Event::SyncRange(..) | Event::Mark(_) => {}
         }
         let mut e = open(image.clone());
         assert!(all(&mut e).len() <= 1);

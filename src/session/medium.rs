@@ -53,6 +53,7 @@ forward! {
     truncate(len: u64) -> Result<()>;
     fill_holes() -> Result<()>;
     sync() -> Result<()>;
+    sync_range(at: u64, len: u64) -> Result<()>;
     is_lasting() -> bool;
     is_file() -> bool;
 }

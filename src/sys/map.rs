@@ -6,7 +6,7 @@
 
 use super::file::File;
 use super::sigbus::{self, Guard};
-use super::{errno, room_allowed};
+use super::{errno, retry, room_allowed};
 use crate::engine::Storage;
 use crate::engine::storage::plain;
 use crate::error::{Error, Result};
@@ -395,6 +395,15 @@ impl Storage for FileMap {
         Ok(self.file.sync()?)
     }
 
+    fn sync_range(&self, at: u64, len: u64) -> Result<()> {
+        let inside = usize::try_from(len).ok();
+        match inside.and_then(|n| self.one(at, n).map(|from| (from, n))) {
+            // SAFETY: as many bytes at `from` are mapped and inside the file.
+            Some((from, n)) => Ok(unsafe { sync_map(from, n) }?),
+            None => self.sync(),
+        }
+    }
+
     fn is_lasting(&self) -> bool {
         self.lasting
     }
@@ -430,6 +439,23 @@ fn prefetch(at: *const u8) {
 unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
     // SAFETY: the caller's promise. Acquire: one after the other.
     u64::from_le(unsafe { &*at.add(from).cast::<AtomicU64>() }.load(Acquire))
+}
+
+/// Returns when a part of a map is on the medium. Not a point where a thread can be cancelled.
+///
+/// # Safety
+/// `len` bytes there are mapped.
+unsafe fn sync_map(from: *mut u8, len: usize) -> io::Result<()> {
+    // SAFETY: no precondition.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    // A map begins with a page, so does the part.
+    let before = from as usize % page;
+    // SAFETY: a system call on mapped memory, the caller's promise.
+    retry(|| unsafe {
+        let start = from.sub(before);
+        libc::syscall(libc::SYS_msync, start, before + len, libc::MS_SYNC) as i64
+    })
+    .map(drop)
 }
 
 /// Where a file system cannot allocate: zeros are written.

@@ -149,6 +149,7 @@ pub struct Run {
 }
 
 /// What was stored between two syncs.
+#[derive(Clone)]
 pub struct Epoch {
     /// What is on the medium.
     synced: Vec<u8>,
@@ -210,6 +211,18 @@ impl Run {
                         mark,
                     };
                 }
+                // One more for the time in which that part stays.
+                Event::SyncRange(at, len) => {
+                    let part = at..at + len;
+                    epochs.push(epoch.clone());
+                    let (synced, rest) = epoch.events.into_iter().partition(|e| match e {
+                        Event::Store(at, _) => part.contains(at),
+                        _ => true,
+                    });
+                    let synced: Vec<Event> = synced;
+                    synced.iter().for_each(|e| apply(&mut epoch.synced, e));
+                    epoch.events = rest;
+                }
                 Event::Mark(n) => mark = n,
                 event => {
                     apply(&mut bytes, &event);
@@ -227,7 +240,7 @@ fn apply(bytes: &mut Vec<u8>, event: &Event) {
             bytes[at as usize..at as usize + 8].copy_from_slice(&word.to_le_bytes());
         }
         Event::Length(len) => bytes.resize(len as usize, 0),
-        Event::Sync | Event::Mark(_) => {}
+        Event::Sync | Event::SyncRange(..) | Event::Mark(_) => {}
     }
 }
 

@@ -158,7 +158,7 @@ long syscall(long number, ...)
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(rest, long);
     va_end(rest);
-    if ((number == SYS_fdatasync || number == SYS_fsync) && fails("sync"))
+    if ((number == SYS_fdatasync || number == SYS_fsync || number == SYS_msync) && fails("sync"))
         return -1;
     if (number == SYS_futex && fails("futex"))
         return -1;

@@ -110,7 +110,7 @@ pub fn file(rng: &mut Rng) -> (String, Vec<u8>) {
                         before[at as usize..at as usize + 8].copy_from_slice(&w.to_le_bytes());
                     }
                     Event::Length(len) => before.resize(len as usize, 0),
-                    Event::Sync | Event::Mark(_) => {}
+                    Event::Sync | Event::SyncRange(..) | Event::Mark(_) => {}
                 }
             }
             if life == lives {

@@ -236,37 +236,71 @@ impl Choice {
     }
 }
 
-/// Cuts a record into its epochs. Those in which nothing is stored are left out; each keeps its number.
+/// Cuts a record into its epochs. Those in which nothing is stored are left out; each keeps its number. Where a part was
+/// synced there is one for the time before, and one for all of the time in which that part stays.
 pub fn epochs(scenario: &Scenario, record: &Record) -> Vec<(usize, Epoch)> {
     let steps = super::history::permits(&scenario.baseline, &record.log, &record.calls);
     let mut image = scenario.image.clone();
-    let mut out = Vec::new();
-    let mut from = 0;
-    for (number, steps) in steps.into_iter().enumerate() {
+    let (mut out, mut number, mut from) = (Vec::new(), 0, 0);
+    for steps in steps {
         let events = record.log[from..].iter();
-        let n = events.take_while(|e| **e != Event::Sync).count();
-        let epoch = one_epoch(&mut image, &record.log, from, from + n, steps);
-        from += n + 1;
-        if let Some(mut epoch) = epoch {
-            if scenario.fault == Fault::Reversed {
-                epoch.reverse();
+        let to = from + events.take_while(|e| **e != Event::Sync).count();
+        let before = image.clone();
+        let part = |n: &usize| matches!(record.log[*n], Event::SyncRange(..));
+        let mut parts = Vec::new();
+        for end in (from..to).filter(part).chain([to]) {
+            image.clone_from(&before);
+            let events = Events {
+                log: &record.log,
+                from,
+                to: end,
+                parts: &parts,
+            };
+            let epoch = one_epoch(&mut image, &events, steps.clone());
+            if let Some(mut epoch) = epoch {
+                if scenario.fault == Fault::Reversed {
+                    epoch.reverse();
+                }
+                out.push((number, epoch));
             }
-            out.push((number, epoch));
+            number += 1;
+            parts.push(end);
         }
+        from = to + 1;
     }
     out
 }
 
-/// `image`: the file at the sync before; becomes that at its end.
-fn one_epoch(
-    image: &mut Vec<u8>,
-    log: &[Event],
+/// Some events of a record, and which of them are syncs of a part.
+struct Events<'a> {
+    log: &'a [Event],
     from: usize,
     to: usize,
-    steps: Steps,
-) -> Option<Epoch> {
+    parts: &'a [usize],
+}
+
+impl Events<'_> {
+    /// Whether what event `n` stored at this offset was synced with a part.
+    fn is_synced(&self, n: usize, at: usize) -> bool {
+        self.parts.iter().any(|&part| match self.log[part] {
+            Event::SyncRange(start, len) => n < part && (start..start + len).contains(&(at as u64)),
+            _ => false,
+        })
+    }
+}
+
+/// `image`: the file at the sync before; becomes that at its end.
+fn one_epoch(image: &mut Vec<u8>, events: &Events, steps: Steps) -> Option<Epoch> {
+    let &Events {
+        log,
+        from,
+        to,
+        parts,
+    } = events;
+    let whole = parts.last().copied().unwrap_or(0);
+    let is_synced = |n, at| events.is_synced(n, at);
     let start = from.saturating_sub(1);
-    let before = image.clone();
+    let mut before = image.clone();
     let mut lengths = vec![(start, image.len())];
     let mut sectors: BTreeMap<usize, Vec<(usize, Patch)>> = BTreeMap::new();
     let mut events = Vec::new();
@@ -278,6 +312,10 @@ fn one_epoch(
                     continue;
                 }
                 image[at..at + 8].copy_from_slice(&word.to_le_bytes());
+                if is_synced(n, at) {
+                    before[at..at + 8].copy_from_slice(&word.to_le_bytes());
+                    continue;
+                }
                 let patch = Patch::Word {
                     at: (at % SECTOR) as u16,
                     word,
@@ -296,10 +334,14 @@ fn one_epoch(
                     }
                 }
                 image.resize(len, 0);
+                before.resize(before.len().max(len), 0);
+                if n < whole {
+                    lengths.clear();
+                }
                 lengths.push((n, len));
                 events.push(n);
             }
-            Event::Sync | Event::Mark(_) => {}
+            Event::Sync | Event::SyncRange(..) | Event::Mark(_) => {}
         }
     }
     if events.is_empty() {
@@ -314,7 +356,6 @@ fn one_epoch(
         });
     }
     sectors.retain(|_, changes| !changes.is_empty());
-    let mut before = before;
     before.resize(lengths.iter().map(|l| l.1).max().unwrap_or(0), 0);
     let sector = |(number, changes)| Sector { number, changes };
     Some(Epoch {

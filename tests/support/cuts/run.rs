@@ -527,6 +527,7 @@ fn log_lines(record: &super::scenario::Record) -> Vec<String> {
             Event::Store(..) => String::new(),
             Event::Length(len) => format!("length {len}"),
             Event::Sync => "sync".into(),
+            Event::SyncRange(at, len) => format!("sync of {len} bytes at {at:#x}"),
             Event::Mark(n) => {
                 let call = record.calls.get((n / 2) as usize);
                 let text = call.map_or("", |c| c.text.as_str());

@@ -302,6 +302,12 @@ impl Storage for Medium {
             _ => self.memory.sync(),
         }
     }
+    fn sync_range(&self, at: u64, len: u64) -> Result<()> {
+        match self.fault {
+            Fault::SyncsDoNothing => Ok(()),
+            _ => self.memory.sync_range(at, len),
+        }
+    }
     fn is_file(&self) -> bool {
         true
     }

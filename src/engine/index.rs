@@ -267,6 +267,17 @@ impl Index {
     }
 }
 
+/// Bytes that a processor fetches at a time. With many keys each line costs about as much as the rest of a call, so none is
+/// fetched that will not be read.
+const LINE: usize = 64;
+
+/// The size of the value of a block, and its beginning, are about to be used.
+#[inline(always)]
+fn fetch_value(store: &impl Storage, block: u64) {
+    let line = block::VALUE_SIZE / LINE * LINE;
+    store.fetch(block + line as u64, block::FRONT - line);
+}
+
 /// Reads of a database that take no lock.
 pub struct Reader<'a, S> {
     pub(crate) index: &'a Index,
@@ -304,7 +315,8 @@ impl<S: Storage> Reader<'_, S> {
         if let Known::Here(table, (block, _)) = known {
             // Slot and block are in different places, and both far from the processor: the block is fetched
             // while the slot is asked which one it is.
-            self.store.fetch(block, block::FRONT);
+            self.store.fetch(block, block::KEY + key.bytes().len());
+            fetch_value(self.store, block);
             let named = self.named(slot, table)??;
             let field = named.block + block::KEY as u64;
             if self.store.holds(field, key).ok()? {
@@ -381,7 +393,8 @@ impl<S: Storage> Reader<'_, S> {
             if let Ok(Slot { a, word, .. }) = self.store.load_slot(table::slot_offset(table, i))
                 && a > 0
             {
-                self.store.fetch(word.side().offset(a as u64), block::FRONT);
+                let key = block::KEY + KEY_LEN;
+                self.store.fetch(word.side().offset(a as u64), key);
             }
         }
     }
@@ -540,9 +553,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             match self.index.places.find(slot, print) {
                 Known::Nowhere => return None,
                 Known::Here(table, (block, other)) => {
-                    // A put needs the other block as well.
-                    self.store.fetch(block, block::FRONT);
-                    self.store.fetch(other, block::FRONT);
+                    // Of this one the key, which is mostly short; a put goes to the other one.
+                    self.store.fetch(block, LINE);
+                    self.store.fetch(other, LINE);
+                    fetch_value(&self.store, other);
                     return Some(table);
                 }
                 Known::Unclear => {}

@@ -123,6 +123,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     self.take_back(&place)?;
                 }
                 Found::Live(place, _) => {
+                    if !self.sizes.covers_all() {
+                        memory()?;
+                    }
                     self.settle_epoch(&place)?;
                     let side = place.slot.word.side();
                     let sum = self.sum_at(side.offset(place.pair))?;
@@ -456,6 +459,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         memory: impl Fn() -> Result<()>,
     ) -> Result<()> {
         self.store.fetch(place.pair, block::FRONT);
+        if !self.tidy.has(place.pair) {
+            memory()?;
+        }
         self.settle_epoch(place)?;
         if self.put_again_in_a(place, key, value)? {
             return Ok(());
@@ -559,11 +565,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.end_intent();
         }
         let sum = written?;
-        let place = Place { pair, ..*place };
-        self.commit(&place, key, sum)?;
         if in_gap {
             self.st().gap_count.fetch_sub(1, Relaxed);
         }
-        Ok(())
+        let place = Place { pair, ..*place };
+        self.commit(&place, key, sum)
     }
 }

@@ -162,7 +162,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// First touch, after a recovery that did not read every pair, of one that is not as its slot says.
     fn mend(&mut self, place: Place, pair: &Pair, outcome: Outcome) -> Result<()> {
-        if self.store.is_file() && !self.writable {
+        let poisoned = self.st().poisoned.load(Relaxed) != 0;
+        if self.store.is_file() && !self.writable || poisoned {
             return Ok(());
         }
         self.begin_change()?;

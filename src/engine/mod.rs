@@ -417,13 +417,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !self.writable && self.store.is_file() {
             return Err(Error::Access("the file must be recovered first"));
         }
-        // What recovery calls must not come here again.
-        self.st().verified.store(state::tables::GOOD, Relaxed);
-        let recovered = self.recover(false);
-        if recovered.is_err() {
-            self.st().verified.store(state::tables::BAD, Relaxed);
-        }
-        recovered
+        self.recover(false)
     }
 
     /// Whether this engine, which may not write the file, can read it as it is; else it must be opened on

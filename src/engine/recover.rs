@@ -38,7 +38,7 @@ enum Doubt {
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
-    /// Brings the file into order; afterwards it is marked as changed.
+    /// Brings the file into order; afterwards it is marked as changed, or will be before the first change.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
         self.tell_recovery(marked);
         self.rearrange();
@@ -47,13 +47,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         // The file may end anywhere; from here on it has whole pages.
         self.grow(self.store.len()?.next_multiple_of(PAGE))?;
+        self.st().recovered.store(1, Relaxed);
+        if !marked {
+            return self.walk();
+        }
         let mut synced = false;
-        if !marked || self.named_log()? != 0 {
+        if self.named_log()? != 0 {
             self.sync_once(&mut synced)?;
         }
         self.redo()?;
-        self.st().recovered.store(1, Relaxed);
-        if !marked || !self.recover_marked(&mut synced)? {
+        if !self.recover_marked(&mut synced)? {
             return self.walk();
         }
         self.tidy_up(&mut synced)?;
@@ -422,14 +425,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     .store(at + i as u64, crate::format::u64_at(&b.0[..], i))?;
             }
         }
-        self.write_slot(hole, Slot::deleted(pair, Word(0)), index::DELETED)?;
-        self.end_intent();
         let st = self.st();
         if in_gap {
             st.gap_count.fetch_sub(1, Relaxed);
         } else {
             st.end.store(pair + PAIR, Relaxed);
         }
+        self.write_slot(hole, Slot::deleted(pair, Word(0)), index::DELETED)?;
+        self.end_intent();
         Ok(())
     }
 }

@@ -59,6 +59,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for (t, i, what) in late {
             self.settle_late(t, i, what)?;
         }
+        // All pairs are as they will be. Whoever goes on from here, should we die, marks the file again before he changes
+        // anything, and clears what lies behind its end.
+        self.st().recovered.store(0, Relaxed);
+        self.st().phase.store(phase::MARKING, Relaxed);
         self.st().log_next.store(0, Relaxed);
         self.st().log.store(0, Relaxed);
         self.settle_tables()?;

@@ -4,6 +4,7 @@
 //! damage. An intact pair is never looked into, because a value may contain delimiters.
 
 use super::index::print_of;
+use super::state;
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
@@ -138,6 +139,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.tidy_up(&mut true)?;
         self.sync()?;
         self.mark()?;
+        self.st().verified.store(state::tables::GOOD, Relaxed);
         self.st().walking.store(0, Release);
         self.tell_walked(records.len(), homeless.len());
         Ok(())
@@ -151,6 +153,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.sync()?;
         // The 2015 generation dies at a header alone that says it was not closed.
         self.write_clean()?;
+        self.st().verified.store(state::tables::GOOD, Relaxed);
         self.st().walking.store(0, Release);
         self.tell_walked(0, 0);
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Rust aborts where a small allocation fails. Here such a one is served from a block that is always
 //! there, and the call goes on; large ones fail, and are asked for by those who can deal with that. A
-//! call that begins without memory is refused, so the reserve has to last for the calls in flight only.
+//! call that may need more than a few blocks is refused without memory, so the reserve has to last for the
+//! calls in flight only.
 //!
 //! Only with the feature `capi`: a program in Rust chooses its own allocator.
 

@@ -565,6 +565,8 @@ enum With {
     Objects,
     /// Another process, or at least another handle, that goes on.
     Survivor,
+    /// One that only reads: so it is the last writer who dies, perhaps in its close.
+    Reader,
 }
 
 const SCENARIOS: [&Scenario; 10] = [
@@ -698,6 +700,34 @@ fn survived(work: &Work, survivor: &Plain, possible: &[Model], gentle: bool) -> 
     closed("who was open already", &work.path, &model)
 }
 
+/// A reader goes on, and so does what it shared with the dead writer. The next writer dies as well, with all that it has stored,
+/// or closes.
+fn outlived(work: &Work, reader: &Plain, possible: &[Model], gentle: bool) -> Result<(), String> {
+    let seen = state_of(reader).map_err(|e| format!("the reader: {e}"))?;
+    if !possible.contains(&seen) {
+        return Err(format!("the reader finds {}", told(&seen)));
+    }
+    let late = fresh("the next writer", &work.path, work.sizes)?;
+    let model = exercise("the next writer", &late, &[seen], gentle)?;
+    let left = work.path.with_extension("left");
+    fs::copy(&work.path, &left).expect("a copy");
+    let after = fresh("one after its death", &left, work.sizes)?;
+    let theirs = exercise(
+        "one after its death",
+        &after,
+        std::slice::from_ref(&model),
+        gentle,
+    )?;
+    close("one after its death", &after)?;
+    closed("one after its death", &left, &theirs)?;
+    close("the next writer", &late)?;
+    if state_of(reader).as_ref() != Ok(&model) {
+        return Err("the reader, later, finds something else".to_owned());
+    }
+    close("the reader", reader)?;
+    closed("the next writer", &work.path, &model)
+}
+
 /// All users are dead: their shared objects are there, or, as after a reboot, not.
 fn recovered(work: &Work, possible: &[Model], gentle: bool) -> Result<(), String> {
     let rebooted = work.path.with_extension("rebooted");
@@ -744,14 +774,14 @@ fn point(work: &Arc<Work>, template: &[u8], n: u64) -> Result<Option<()>, String
         fs::write(&work.path, template).expect("the file");
     }
     let scenario = SCENARIOS[work.scenario];
-    let survivor = if work.with == With::Survivor {
-        Some(Arc::new(fresh(
-            "the survivor to be",
-            &work.path,
-            work.sizes,
-        )?))
-    } else {
-        None
+    let opened = |mode| {
+        Plain::opened(&work.path, mode, work.sizes)
+            .map_err(|rc| format!("who is open already: open: {rc}"))
+    };
+    let survivor = match work.with {
+        With::Survivor => Some(opened(ffi::RWCREAT)?),
+        With::Reader => Some(opened(ffi::RDONLY)?),
+        With::Nobody | With::Objects => None,
     };
     let before = after(Model::new(), scenario.before);
     let mut bases = vec![before.clone()];
@@ -784,6 +814,7 @@ fn point(work: &Arc<Work>, template: &[u8], n: u64) -> Result<Option<()>, String
     let theirs = work.clone();
     std::thread::spawn(move || {
         let result = match survivor {
+            Some(db) if theirs.with == With::Reader => outlived(&theirs, &db, &possible, gentle),
             Some(db) => survived(&theirs, &db, &possible, gentle),
             None => recovered(&theirs, &possible, gentle),
         };
@@ -823,12 +854,17 @@ fn every_point(scenario: &'static Scenario, at: At) {
     {
         let path = scratch.db(&format!("{}.db", sizes.value));
         let template = template(scenario, &scratch.db("template.db"), sizes);
-        let all = if scenario.wreck.is_empty() {
-            &[With::Nobody, With::Survivor][..]
-        } else {
-            &[With::Nobody, With::Objects, With::Survivor]
-        };
-        for &with in all {
+        let all = [With::Nobody, With::Objects, With::Survivor, With::Reader];
+        for with in all {
+            let left_out = match with {
+                With::Objects => scenario.wreck.is_empty(),
+                // Only what is there can be read, and a reader that finds a wreck recovers for itself.
+                With::Reader => scenario.before.is_empty() || !scenario.wreck.is_empty(),
+                With::Nobody | With::Survivor => false,
+            };
+            if left_out {
+                continue;
+            }
             let mut work = Work {
                 scenario: number,
                 sizes,
@@ -864,6 +900,7 @@ fn every_point(scenario: &'static Scenario, at: At) {
                     With::Nobody => "alone",
                     With::Objects => "alone with the objects of the dead",
                     With::Survivor => "another user",
+                    With::Reader => "a reader",
                 },
                 if at == At::Store {
                     "stores"

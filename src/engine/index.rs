@@ -315,7 +315,10 @@ impl<S: Storage> Reader<'_, S> {
         if let Known::Here(table, (block, _)) = known {
             // Slot and block are in different places, and both far from the processor: the block is fetched
             // while the slot is asked which one it is.
-            self.store.fetch(block, block::KEY + key.bytes().len());
+            self.store.fetch(block, LINE);
+            if key.bytes().len() >= LINE - block::KEY {
+                self.store.fetch(block + LINE as u64, LINE);
+            }
             fetch_value(self.store, block);
             let named = self.named(slot, table)??;
             let field = named.block + block::KEY as u64;

@@ -48,9 +48,9 @@ pub struct FileMap {
 const LINE: usize = 64;
 /// The smallest piece that is mapped, in bytes.
 const PIECE: u64 = 1 << 20;
-/// Where there are addresses enough, so many bytes are mapped at once: a file that grows stays in one map, where an
-/// address is one addition.
-const AT_FIRST: u64 = if usize::BITS < 64 { 1 } else { 512 << 20 };
+/// Where there are addresses enough, so many bytes are mapped at once: a small file that grows stays in one map, where an
+/// address is one addition. No more: valgrind looks for pointers in all of it at the exit, page by page.
+const AT_FIRST: u64 = if usize::BITS < 64 { 1 } else { 16 << 20 };
 /// Enough for any offset.
 const PIECES: usize = 45;
 

@@ -2,17 +2,15 @@
 
 use super::storage::{Event, Memory, Storage};
 use super::{Engine, Position, State};
-use crate::error::Result;
 use crate::format::Sizes;
 use crate::format::block::{RawBlock, Side};
 use crate::format::header::Header;
 use crate::format::slot::Slot;
 use crate::format::table::{self, RawTable};
 use crate::format::{hash, put_u64, u64_at};
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+
+mod deaths;
 
 type Mem = Engine<Memory, State>;
 type Step<'a> = &'a dyn Fn(&mut Mem) -> crate::Result<()>;
@@ -611,185 +609,4 @@ fn what_a_reader_has_seen_of_a_change_cut_short_stays_so() {
             }
         }
     }
-}
-
-/// A handle of a process that shares this state with others.
-fn join(bytes: Vec<u8>, state: &Arc<State>) -> Engine<Memory, Arc<State>> {
-    Engine::open(Memory::new(bytes), state.clone(), true, false).expect("opens")
-}
-
-fn value<H: AsRef<State>>(e: &mut Engine<Memory, H>, key: &[u8]) -> Option<Vec<u8>> {
-    let mut buf = vec![0; 8028];
-    let n = e.get(key, &mut buf).expect("reads");
-    n.map(|n| buf[..n].to_vec())
-}
-
-/// What is left by a process that died at the n-th change of its close, for each n; a reader stays, and with it the state.
-fn deaths_in_a_close(
-    prepare: impl Fn(&mut Engine<Memory, Arc<State>>),
-    look: impl Fn(Vec<u8>, &Arc<State>),
-) {
-    for n in 0.. {
-        let state = Arc::new(State::default());
-        let mut e = join(empty(128, 8028), &state);
-        prepare(&mut e);
-        e.store().fail_after(Some(n));
-        if e.settle().is_ok() {
-            assert!(n > 8);
-            return;
-        }
-        // It is a death that it stands for, not a sync that failed.
-        state.poisoned.store(0, Relaxed);
-        look(e.store().bytes(), &state);
-    }
-}
-
-#[test]
-fn a_writer_dies_in_its_close_and_a_reader_stays() {
-    // The file said that it was closed, or nearly. The state that the reader kept said that it was marked as changed, so the
-    // next writer did not mark it; when he had died as well, his last values were taken for older ones.
-    let prepare = |e: &mut Engine<Memory, Arc<State>>| {
-        e.put(b"a", b"0").expect("puts");
-        e.put(b"b", b"0").expect("puts");
-    };
-    deaths_in_a_close(prepare, |bytes, state| {
-        let mut next = join(bytes, state);
-        next.put(b"a", b"1").expect("puts");
-        next.sync().expect("syncs");
-        next.put(b"a", b"2").expect("puts");
-        let bytes = next.store().bytes();
-        assert_eq!(u64_at(&bytes, 4096 + 8), table::MARK);
-        let mut after = open(bytes);
-        assert_eq!(value(&mut after, b"a").as_deref(), Some(&b"2"[..]));
-        assert_eq!(value(&mut after, b"b").as_deref(), Some(&b"0"[..]));
-    });
-}
-
-#[test]
-fn a_writer_dies_in_its_close_and_leaves_what_was_a_log() {
-    // The log lay behind the end of the file in use, and nobody knew of it any more. When the file had grown that far, a new
-    // table was made over old records: slots of garbage, and no clean close.
-    let log = Cell::new(0);
-    let slot = |key: &str| hash::slot(key.as_bytes(), 510);
-    let prepare = |e: &mut Engine<Memory, Arc<State>>| {
-        e.put(b"a", b"0").expect("puts");
-        e.settle().expect("closes");
-        for n in 1..40 {
-            e.put(b"a", &[n; 40]).expect("puts");
-        }
-        log.set(e.st().log.load(Relaxed));
-        assert!(log.get() > 0);
-    };
-    deaths_in_a_close(prepare, |bytes, state| {
-        let mut next = join(bytes, state);
-        // Keys of different slots up to where the log was, then one that needs a table.
-        let mut taken = vec![slot("a")];
-        let mut keys = (0..).map(|n| format!("/k{n}"));
-        while state.end.load(Relaxed) < log.get() {
-            let Some(key) = keys.find(|key| !taken.contains(&slot(key))) else {
-                break;
-            };
-            next.put(key.as_bytes(), b"v").expect("puts");
-            taken.push(slot(&key));
-        }
-        let twin = keys.find(|key| slot(key) == slot("a")).expect("a key");
-        next.put(twin.as_bytes(), b"v").expect("puts");
-        let mut pos = Position::default();
-        let mut found = 0;
-        while next.next(&mut pos, None).expect("iterates").is_some() {
-            found += 1;
-        }
-        assert_eq!(found, taken.len() + 1);
-        next.settle().expect("closes");
-    });
-}
-
-/// A file that notes how many gaps are known when a word is stored at an offset.
-struct Watched {
-    memory: Memory,
-    state: Arc<State>,
-    at: u64,
-    gaps: Cell<Option<u64>>,
-}
-
-impl Storage for Watched {
-    fn len(&self) -> Result<u64> {
-        self.memory.len()
-    }
-    fn known_len(&self) -> u64 {
-        self.memory.known_len()
-    }
-    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-        self.memory.read(at, buf)
-    }
-    fn store(&self, at: u64, word: u64) -> Result<()> {
-        if at == self.at {
-            self.gaps.set(Some(self.state.gap_count.load(Relaxed)));
-        }
-        self.memory.store(at, word)
-    }
-    fn grow(&self, len: u64) -> Result<()> {
-        self.memory.grow(len)
-    }
-    fn truncate(&self, len: u64) -> Result<()> {
-        self.memory.truncate(len)
-    }
-    fn fill_holes(&self) -> Result<()> {
-        self.memory.fill_holes()
-    }
-    fn sync(&self) -> Result<()> {
-        self.memory.sync()
-    }
-    fn is_file(&self) -> bool {
-        true
-    }
-}
-
-#[test]
-fn a_death_behind_the_commit_of_a_pair_in_a_gap() {
-    // The gap was still in the list of gaps when the slot named the pair: after a death in between the next new key was
-    // written over it, and two slots named one pair.
-    let mut e = with_a_and_b(b"1", b"2");
-    e.put(b"c", b"3").expect("puts");
-    let mut bytes = e.store().bytes();
-    let slot_of = |key: &[u8]| table::slot_offset(4096, hash::slot(key, 510));
-    let at = slot_of(b"b") as usize;
-    let pair = u64_at(&bytes, at) as usize;
-    bytes[pair..pair + 16384].fill(0);
-    bytes[at..at + 24].fill(0);
-    let state = Arc::new(State::default());
-    let watched = Watched {
-        memory: Memory::new(bytes),
-        state: state.clone(),
-        at: slot_of(b"k1"),
-        gaps: Cell::default(),
-    };
-    let mut e = Engine::open(watched, state.clone(), true, false).expect("opens");
-    e.put(b"a", b"begins a life").expect("puts");
-    assert_eq!(state.gap_count.load(Relaxed), 1);
-    e.put(b"k1", b"one").expect("puts");
-    assert_eq!(
-        u64_at(&e.store().memory.bytes(), slot_of(b"k1") as usize),
-        pair as u64
-    );
-    assert_eq!(e.store().gaps.get(), Some(0));
-}
-
-#[test]
-fn a_failed_sync_hides_no_value() {
-    // After a crash a copy is torn, the other one is good. A sync failed; a get wanted to mend the pair first, which could not
-    // be, and answered an I/O error.
-    let mut e = with_a_and_b(b"1", b"2");
-    e.sync().expect("syncs");
-    e.put(b"a", b"3").expect("puts");
-    let mut bytes = e.store().bytes();
-    let slot = table::slot_offset(4096, hash::slot(b"a", 510)) as usize;
-    let pair = u64_at(&bytes, slot) as usize;
-    bytes[pair + 8192 + 148] ^= 1;
-    let mut e = open(bytes);
-    e.store().fail_after(Some(0));
-    e.sync().expect_err("fails");
-    e.store().fail_after(None);
-    assert_eq!(value(&mut e, b"a").as_deref(), Some(&b"1"[..]));
-    e.put(b"a", b"4").expect_err("no more changes");
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::keys;
 use crate::plan::{Op, Shape};
-use crate::worker::{CALLS, Clock, Figure, Meter, Runner, Unfit};
+use crate::worker::{CALLS, Clock, Figure, Meter, Runner, Unfit, warmed_up};
 
 /// Two blocks, as the file format has them.
 const PAIR: usize = 16384;
@@ -121,6 +121,14 @@ impl Bare {
             map,
             value,
         })
+    }
+
+    fn read_all(&self) {
+        let mut front = vec![0; VALUE + self.shape.value];
+        for at in 0..self.shape.keys {
+            self.map.read(at * PAIR, &mut front);
+            black_box(&front);
+        }
     }
 
     /// Reads key and value of random pairs.
@@ -309,6 +317,9 @@ impl Bare {
 impl Runner for Bare {
     fn run(&mut self, op: Op, round: u64) -> Result<Vec<Figure>> {
         let keys = self.shape.keys;
+        if op.is_warm(self.shape.medium) {
+            warmed_up(|| self.read_all());
+        }
         match op {
             Op::Get => Ok(self.reads(round)),
             Op::Once => Ok(self.stores(&keys::each_once(round, keys), false, "bare-store-once")),

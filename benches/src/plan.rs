@@ -104,6 +104,19 @@ impl Op {
         Op::Crash,
     ];
 
+    /// Measured in memory that is near the processor, as far as it is large enough.
+    pub fn is_warm(self, medium: Medium) -> bool {
+        let quick = [
+            Op::Get,
+            Op::Absent,
+            Op::Once,
+            Op::Repeat,
+            Op::Delete,
+            Op::Iterate,
+        ];
+        medium == Medium::Tmpfs && quick.contains(&self)
+    }
+
     /// Writes whole new files.
     pub fn is_big(self) -> bool {
         matches!(self, Op::New | Op::Crash)

@@ -235,6 +235,15 @@ pub fn plain_figure(name: &str, value: f64) -> Figure {
     }
 }
 
+/// Reads all there is until what belongs to others has left the memory near the processor, and a core that has slept
+/// while they had their turn is as fast as it was.
+pub fn warmed_up(mut read_all: impl FnMut()) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(30) {
+        read_all();
+    }
+}
+
 /// Calls a round where every key is used about as often.
 pub const CALLS: usize = 50_000;
 
@@ -344,6 +353,15 @@ impl<E: Engine> Worker<E> {
     /// Random keys; the order follows from operation and round.
     fn order(&self, round: u64) -> Vec<u32> {
         keys::random(round, self.present.len(), CALLS)
+    }
+
+    fn read_all(&mut self) {
+        for at in 0..self.present.len() {
+            let key = self.present.get(at);
+            // Not through `db()`, which borrows all of `self`.
+            let db = self.db.as_mut().expect("open between operations");
+            black_box(db.get(key, &mut self.buffer));
+        }
     }
 
     fn get(&mut self, round: u64) -> Result<Vec<Figure>> {
@@ -716,12 +734,7 @@ impl<E: Engine> Worker<E> {
         self.reopen()?;
         let opened = counters::status_bytes("VmRSS:");
         for _ in 0..2 {
-            for at in 0..self.present.len() {
-                let key = self.present.get(at);
-                // Not through `db()`, which borrows all of `self`.
-                let db = self.db.as_mut().expect("open between operations");
-                black_box(db.get(key, &mut self.buffer));
-            }
+            self.read_all();
         }
         let grown = |name: &str| counters::status_bytes(name).saturating_sub(before[name]) as f64;
         let mut figures = vec![
@@ -742,6 +755,9 @@ impl<E: Engine> Worker<E> {
 
 impl<E: Engine> Runner for Worker<E> {
     fn run(&mut self, op: Op, round: u64) -> Result<Vec<Figure>> {
+        if op.is_warm(self.shape.medium) {
+            warmed_up(|| self.read_all());
+        }
         match op {
             Op::Get => self.get(round),
             Op::Absent => self.absent(round),

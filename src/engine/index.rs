@@ -60,6 +60,8 @@ const AHEAD: u16 = 8;
 /// The first chunk holds this many tables, each further one as many as all before it.
 const FIRST_CHUNK: usize = 16;
 const CHUNKS: usize = 29;
+/// So many tables are found without asking which chunk they are in: a step less on the way to a pair.
+const NEAR: usize = 256;
 /// Fingerprints in a word.
 const LANES: usize = 4;
 const LANE: u64 = 0x0001_0001_0001_0001;
@@ -105,9 +107,11 @@ pub struct Index {
     slots: u16,
     /// The [`State::layout`] for which it holds.
     layout: AtomicU64,
-    /// How many tables are known, and their offsets.
+    /// How many tables are known.
     count: AtomicUsize,
-    tables: Chunks<AtomicU64>,
+    /// Offsets of the first tables, and of those behind them.
+    near: [AtomicU64; NEAR],
+    far: Chunks<AtomicU64>,
     /// For each slot a row of fingerprints of the chunk's tables.
     rows: Chunks<AtomicU64>,
     /// The fingerprints of all rows.
@@ -131,7 +135,8 @@ impl Index {
             slots,
             layout: AtomicU64::new(NEVER),
             count: AtomicUsize::new(0),
-            tables: [const { OnceLock::new() }; CHUNKS],
+            near: [const { AtomicU64::new(0) }; NEAR],
+            far: [const { OnceLock::new() }; CHUNKS],
             rows: [const { OnceLock::new() }; CHUNKS],
             places: Places::new(),
             twice: each(slots, AtomicBool::default)?,
@@ -172,7 +177,11 @@ impl Index {
         for (t, &at) in tables.iter().enumerate().skip(known) {
             let (c, n) = (chunk_of(t), chunk_len(chunk_of(t)));
             chunk(&self.rows, c, self.slots as usize * (n / LANES))?;
-            chunk(&self.tables, c, n)?[t - chunk_start(c)].store(at, Relaxed);
+            match self.near.get(t) {
+                Some(near) => near,
+                None => &chunk(&self.far, c, n)?[t - chunk_start(c)],
+            }
+            .store(at, Relaxed);
             for slot in 0..self.slots {
                 self.set_print(slot, t, UNUSED);
             }
@@ -183,8 +192,11 @@ impl Index {
 
     #[inline(always)]
     fn table(&self, t: usize) -> Option<u64> {
+        if let Some(at) = self.near.get(t) {
+            return Some(at.load(Relaxed));
+        }
         let c = chunk_of(t);
-        let chunk = self.tables.get(c)?.get()?;
+        let chunk = self.far.get(c)?.get()?;
         Some(chunk.get(t - chunk_start(c))?.load(Relaxed))
     }
 
@@ -267,17 +279,6 @@ impl Index {
     }
 }
 
-/// Bytes that a processor fetches at a time. With many keys each line costs about as much as the rest of a call, so none is
-/// fetched that will not be read.
-const LINE: usize = 64;
-
-/// The size of the value of a block, and its beginning, are about to be used.
-#[inline(always)]
-fn fetch_value(store: &impl Storage, block: u64) {
-    let line = block::VALUE_SIZE / LINE * LINE;
-    store.fetch(block + line as u64, block::FRONT - line);
-}
-
 /// Reads of a database that take no lock.
 pub struct Reader<'a, S> {
     pub(crate) index: &'a Index,
@@ -315,19 +316,15 @@ impl<S: Storage> Reader<'_, S> {
         if let Known::Here(table, (block, _)) = known {
             // Slot and block are in different places, and both far from the processor: the block is fetched
             // while the slot is asked which one it is.
-            self.store.fetch(block, LINE);
-            if key.bytes().len() >= LINE - block::KEY {
-                self.store.fetch(block + LINE as u64, LINE);
-            }
-            fetch_value(self.store, block);
+            self.store.fetch_block(block, key.bytes().len());
             let named = self.named(slot, table)??;
-            let field = named.block + block::KEY as u64;
-            if self.store.holds(field, key).ok()? {
-                let size = self.value(&named, buf)?;
-                return self.is_still(&named, stamp).then_some(Some(size));
-            }
+            let most = self.sizes.value as usize;
+            let size = self.store.read_value_of(key, named.block, most, buf).ok()?;
             if !self.is_still(&named, stamp) {
                 return None;
+            }
+            if size.is_some() {
+                return Some(size);
             }
         }
         (self.stamp(slot)? == stamp).then_some(None)
@@ -376,7 +373,9 @@ impl<S: Storage> Reader<'_, S> {
             let room = key.len().min(KEY_LEN);
             self.store.read(field, &mut key[..room]).ok()?;
             if let Some(buf) = buf {
-                let n = self.value(&named, buf)?.min(buf.len());
+                let most = self.sizes.value as usize;
+                let size = self.store.read_value(named.block, most, buf).ok()?;
+                let n = size.min(buf.len());
                 buf[n..].fill(0);
             }
             if !self.is_still(&named, stamp) {
@@ -447,12 +446,6 @@ impl<S: Storage> Reader<'_, S> {
             word: word.0,
             block: found.record().unwrap_or_else(|| word.side().offset(pair)),
         }))
-    }
-
-    #[inline(always)]
-    fn value(&self, named: &Named, buf: &mut [u8]) -> Option<usize> {
-        let most = self.sizes.value as usize;
-        self.store.read_value(named.block, most, buf).ok()
     }
 
     /// Whether what was read of a block is what it held at one instant.
@@ -557,9 +550,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 Known::Nowhere => return None,
                 Known::Here(table, (block, other)) => {
                     // Of this one the key, which is mostly short; a put goes to the other one.
-                    self.store.fetch(block, LINE);
-                    self.store.fetch(other, LINE);
-                    fetch_value(&self.store, other);
+                    self.store.fetch(block, 1);
+                    self.store.fetch_block(other, 0);
                     return Some(table);
                 }
                 Known::Unclear => {}

@@ -134,11 +134,14 @@ impl Places {
     /// The lines in which an entry may be, in their order.
     #[inline(always)]
     fn path(lines: &[Line], slot: u16, print: u16) -> impl Iterator<Item = &Line> {
-        let key = u64::from(slot) << 16 | u64::from(print);
-        let spread = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let first = ((spread * lines.len() as u64) >> 32) as usize;
-        let (before, from) = lines.split_at(first.min(lines.len()));
-        from.iter().chain(before).take(MOST)
+        // Fingerprints are spread already; the slot tells those apart that share one.
+        let spread = u64::from(print) << 16 | u64::from(slot) << (16 - SLOT_BITS);
+        let mut next = ((spread * lines.len() as u64) >> 32) as usize;
+        (0..MOST).map_while(move |_| {
+            let line = lines.get(next);
+            next = if next + 1 == lines.len() { 0 } else { next + 1 };
+            line
+        })
     }
 
     /// Looks a fingerprint up.
@@ -146,24 +149,24 @@ impl Places {
     pub fn find(&self, slot: u16, print: u16) -> Known {
         let mut known = Known::Nowhere;
         for line in Self::path(self.lines(), slot, print) {
-            let [first, last] = &line.prints;
-            let (first, last) = (first.load(Acquire), last.load(Acquire));
-            for (word, before) in [(first, 0), (last, 4)] {
-                let mut same = equal(word, print);
-                while same != 0 {
-                    let lane = before + same.trailing_zeros() as usize / 16;
-                    same &= same - 1;
-                    let hint = Hint(line.hints[lane].load(Relaxed));
-                    if hint.is_of(slot) {
-                        if known != Known::Nowhere {
-                            return Known::Unclear;
-                        }
-                        let table = line.tables[lane].load(Relaxed);
-                        known = Known::Here(usize::from(table), hint.blocks());
+            let words = [0, 1].map(|i: usize| line.prints[i].load(Acquire));
+            // Lane n of the second word is the bit behind that of lane n of the first one.
+            let [low, high] = words.map(|word| equal(word, print));
+            let mut same = low >> 15 | high >> 14;
+            while same != 0 {
+                let bit = same.trailing_zeros() as usize;
+                same &= same - 1;
+                let lane = bit / 16 + bit % 16 * 4;
+                let hint = Hint(line.hints[lane].load(Relaxed));
+                if hint.is_of(slot) {
+                    if known != Known::Nowhere {
+                        return Known::Unclear;
                     }
+                    let table = line.tables[lane].load(Relaxed);
+                    known = Known::Here(usize::from(table), hint.blocks());
                 }
             }
-            if last >> 48 == u64::from(NEVER_USED) {
+            if words[1] >> 48 == u64::from(NEVER_USED) {
                 return known;
             }
         }

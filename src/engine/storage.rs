@@ -50,8 +50,23 @@ pub trait Storage {
         plain::read_value(self, at, most, buf)
     }
 
+    /// [`Storage::read_value`] if the key field of the block, which begins at a multiple of 8, holds this key.
+    fn read_value_of(
+        &self,
+        key: &Key,
+        at: u64,
+        most: usize,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>> {
+        plain::read_value_of(self, key, at, most, buf)
+    }
+
     /// These bytes are about to be read. Nothing depends on it.
     fn fetch(&self, _at: u64, _len: usize) {}
+
+    /// What a look-up reads of the block at `at` is about to be read: its key, of this many bytes, and where its value
+    /// begins. Nothing depends on it.
+    fn fetch_block(&self, _at: u64, _key: usize) {}
 
     /// Where the next byte may be that is not zero, at `at` or behind it; at most the length of the file.
     fn next_data(&self, at: u64) -> Result<u64> {
@@ -168,6 +183,19 @@ pub(crate) mod plain {
             store.read(at + block::VALUE as u64, buf)?;
         }
         Ok(size)
+    }
+
+    pub fn read_value_of<S: Storage + ?Sized>(
+        store: &S,
+        key: &Key,
+        at: u64,
+        most: usize,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>> {
+        if !store.holds(at.saturating_add(block::KEY as u64), key)? {
+            return Ok(None);
+        }
+        store.read_value(at, most, buf).map(Some)
     }
 }
 

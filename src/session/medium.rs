@@ -35,6 +35,7 @@ macro_rules! forward {
 
 forward! {
     fetch(at: u64, len: usize) -> ();
+    fetch_block(at: u64, key: usize) -> ();
     len() -> Result<u64>;
     known_len() -> u64;
     read(at: u64, buf: &mut [u8]) -> Result<()>;

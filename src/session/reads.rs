@@ -32,6 +32,16 @@ struct Parts {
 }
 
 impl Parts {
+    #[inline(always)]
+    fn reader(&self) -> Reader<'_, FileMap> {
+        Reader {
+            index: &self.index,
+            store: &self.map,
+            state: self.shm.state(),
+            sizes: self.sizes,
+        }
+    }
+
     /// Whether no zeros have taken the place of what somebody has cut off.
     #[inline(always)]
     fn are_whole(&self) -> bool {
@@ -71,34 +81,29 @@ impl Reads {
         self.now.set(parts);
     }
 
-    /// Runs `f`, unless there is something that a call under the lock has to deal with.
+    /// The parts, unless there is something that a call under the lock has to deal with.
     #[inline(always)]
-    fn with<R>(&self, f: impl FnOnce(Reader<'_, FileMap>) -> Option<R>) -> Option<R> {
-        let parts = self.now.get()?;
-        if parts.sem.is_some_and(|sem| sem.value() == 0)
-            || parts.shm.coming_and_going().orphaned.load(Relaxed) != 0
-        {
-            return None;
-        }
-        let answer = f(Reader {
-            index: &parts.index,
-            store: &*parts.map,
-            state: parts.shm.state(),
-            sizes: parts.sizes,
-        });
-        parts.are_whole().then_some(answer).flatten()
+    fn parts(&self) -> Option<&Parts> {
+        self.now.get().filter(|parts| {
+            parts.sem.is_none_or(|sem| sem.value() != 0)
+                && parts.shm.coming_and_going().orphaned.load(Relaxed) == 0
+        })
     }
 
     /// As [`super::Session::get`].
     #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
-        self.with(|reader| reader.get(key, buf))
+        let parts = self.parts()?;
+        let answer = parts.reader().get(key, buf);
+        if parts.are_whole() { answer } else { None }
     }
 
     /// As [`super::Session::next`], but `key` receives as much of the key field as it has room for; `Some(false)` is
     /// the end.
     #[inline]
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
-        self.with(|reader| reader.next(pos, key, buf))
+        let parts = self.parts()?;
+        let answer = parts.reader().next(pos, key, buf);
+        if parts.are_whole() { answer } else { None }
     }
 }

@@ -248,9 +248,8 @@ impl Storage for FileMap {
         let Some(field) = self.one(at, KEY_LEN).filter(|_| at.is_multiple_of(8)) else {
             return plain::holds(self, at, key);
         };
-        // SAFETY: a key has less words than the field, which is mapped, inside the file, and begins at
-        // a multiple of 8.
-        Ok(key.is_in(|i| unsafe { word_at(field, 8 * i) }))
+        // SAFETY: the field is mapped, inside the file, and begins at a multiple of 8.
+        Ok(unsafe { is_key(field, key) })
     }
 
     #[inline(always)]
@@ -259,6 +258,20 @@ impl Storage for FileMap {
             for line in (0..len).step_by(LINE) {
                 // SAFETY: inside the same mapped range.
                 prefetch(unsafe { from.add(line) });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_block(&self, at: u64, key: usize) {
+        // A line costs about as much as the rest of a call, so none is fetched that will not be read.
+        if let Some(from) = self.one(at, block::FRONT) {
+            let second = block::KEY + key >= LINE;
+            for line in [0, LINE, 2 * LINE, 3 * LINE] {
+                if line != LINE || second {
+                    // SAFETY: inside the same mapped range.
+                    prefetch(unsafe { from.add(line) });
+                }
             }
         }
     }
@@ -280,20 +293,26 @@ impl Storage for FileMap {
 
     #[inline(always)]
     fn read_value(&self, at: u64, most: usize, buf: &mut [u8]) -> Result<usize> {
-        let field = at.saturating_add(block::VALUE as u64);
-        let Some(value) = self.one(field, block::VALUE_LEN) else {
-            return plain::read_value(self, at, most, buf);
-        };
-        // SAFETY: the 4 bytes before the value, at a multiple of 4, in the same mapped page.
-        let size = unsafe { &*value.sub(4).cast::<AtomicU32>() }.load(Acquire);
-        let size = (u32::from_le(size) as usize)
-            .min(most)
-            .min(block::VALUE_LEN);
-        if let Some(buf) = buf.get_mut(..size) {
-            // SAFETY: as many bytes at `value` are mapped and inside the file; as in `read`.
-            unsafe { std::ptr::copy_nonoverlapping(value, buf.as_mut_ptr(), size) };
+        match self.one(at, block::TABLE).filter(|_| at.is_multiple_of(8)) {
+            // SAFETY: all of the block up to there is mapped, inside the file, and begins at a multiple of 8.
+            Some(block) => Ok(unsafe { copy_value(block, most, buf) }),
+            None => plain::read_value(self, at, most, buf),
         }
-        Ok(size)
+    }
+
+    #[inline(always)]
+    fn read_value_of(
+        &self,
+        key: &Key,
+        at: u64,
+        most: usize,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>> {
+        let Some(block) = self.one(at, block::TABLE).filter(|_| at.is_multiple_of(8)) else {
+            return plain::read_value_of(self, key, at, most, buf);
+        };
+        // SAFETY: as above, and the key field is in front of the value.
+        Ok(unsafe { is_key(block.add(block::KEY), key).then(|| copy_value(block, most, buf)) })
     }
 
     fn next_data(&self, at: u64) -> Result<u64> {
@@ -439,6 +458,37 @@ fn prefetch(at: *const u8) {
 unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
     // SAFETY: the caller's promise. Acquire: one after the other.
     u64::from_le(unsafe { &*at.add(from).cast::<AtomicU64>() }.load(Acquire))
+}
+
+/// Whether a key field holds this key.
+///
+/// # Safety
+/// The field is mapped, and begins at a multiple of 8.
+#[inline(always)]
+unsafe fn is_key(field: *mut u8, key: &Key) -> bool {
+    // SAFETY: a key has less words than the field.
+    key.is_in(|i| unsafe { word_at(field, 8 * i) })
+}
+
+/// Copies the value of a block into `buf` if it fits; answers its size, at most `most`.
+///
+/// # Safety
+/// The block is mapped up to the end of the value field, and begins at a multiple of 8.
+#[inline(always)]
+unsafe fn copy_value(block: *mut u8, most: usize, buf: &mut [u8]) -> usize {
+    // SAFETY: 4 bytes at a multiple of 4, in front of the value.
+    let size = unsafe { &*block.add(block::VALUE_SIZE).cast::<AtomicU32>() }.load(Acquire);
+    let size = (u32::from_le(size) as usize)
+        .min(most)
+        .min(block::VALUE_LEN);
+    if let Some(buf) = buf.get_mut(..size) {
+        // SAFETY: the field has as many bytes. What well-behaved writers do meanwhile the caller finds out, and what
+        // others write is data like any other.
+        unsafe {
+            std::ptr::copy_nonoverlapping(block.add(block::VALUE), buf.as_mut_ptr(), size);
+        }
+    }
+    size
 }
 
 /// Returns when a part of a map is on the medium. Not a point where a thread can be cancelled.

@@ -301,6 +301,23 @@ struct Named {
     block: u64,
 }
 
+impl Named {
+    /// By the slot at `at`; `Some(None)` if it is not live, `None` if that is for those to judge who hold the lock.
+    #[inline(always)]
+    fn by(at: u64, slot: Slot) -> Option<Option<Self>> {
+        let Slot { a, b, word } = slot;
+        if a <= 0 {
+            return (a < 0 || b == 0).then_some(None);
+        }
+        let pair = a as u64;
+        pair.is_multiple_of(PAGE).then_some(Some(Self {
+            slot: at,
+            word: word.0,
+            block: slot.record().unwrap_or_else(|| word.side().offset(pair)),
+        }))
+    }
+}
+
 impl<S: Storage> Reader<'_, S> {
     /// As [`Engine::get`]; `None` if it must be asked under the lock.
     #[inline(always)]
@@ -317,7 +334,8 @@ impl<S: Storage> Reader<'_, S> {
             // Slot and block are in different places, and both far from the processor: the block is fetched
             // while the slot is asked which one it is.
             self.store.fetch_block(block, key.bytes().len());
-            let named = self.named(slot, table)??;
+            let at = table::slot_offset(self.index.table(table)?, slot);
+            let named = Named::by(at, self.store.load_slot(at).ok()?)??;
             let most = self.sizes.value as usize;
             let size = self.store.read_value_of(key, named.block, most, buf).ok()?;
             if !self.is_still(&named, stamp) {
@@ -330,7 +348,7 @@ impl<S: Storage> Reader<'_, S> {
         (self.stamp(slot)? == stamp).then_some(None)
     }
 
-    /// As [`Engine::next`], but `key` receives as much of the key field as it has room for, and
+    /// As [`Engine::next`], but `key` receives as much of the key as it has room for, zeros behind it, and
     /// `Some(false)` is the end; `None` if it must be asked under the lock. `pos` moves as far as it
     /// came.
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
@@ -351,9 +369,10 @@ impl<S: Storage> Reader<'_, S> {
             let slot = pos.slot as u16;
             let table = self.index.table(t)?;
             if slot.is_multiple_of(AHEAD) {
-                self.fetch_ahead(table, slot);
+                self.fetch_ahead(table, slot, buf.is_some());
             }
-            let found = self.store.load_slot(table::slot_offset(table, slot)).ok()?;
+            let at = table::slot_offset(table, slot);
+            let found = self.store.load_slot(at).ok()?;
             if found.is_unused() {
                 // For such a slot perhaps no row was ever made.
                 self.layout()?;
@@ -361,7 +380,7 @@ impl<S: Storage> Reader<'_, S> {
                 continue;
             }
             let stamp = self.stamp(slot)?;
-            let Some(named) = self.named(slot, t)? else {
+            let Some(named) = Named::by(at, found)? else {
                 pos.slot += 1;
                 continue;
             };
@@ -370,8 +389,7 @@ impl<S: Storage> Reader<'_, S> {
                 return None;
             }
             let field = named.block + block::KEY as u64;
-            let room = key.len().min(KEY_LEN);
-            self.store.read(field, &mut key[..room]).ok()?;
+            self.store.read_key(field, key).ok()?;
             if let Some(buf) = buf {
                 let most = self.sizes.value as usize;
                 let size = self.store.read_value(named.block, most, buf).ok()?;
@@ -388,15 +406,20 @@ impl<S: Storage> Reader<'_, S> {
 
     /// Fetches the blocks that the next slots but these few name. Several at once: what takes long is to find their
     /// pages, and that is done side by side.
-    fn fetch_ahead(&self, table: u64, slot: u16) {
+    fn fetch_ahead(&self, table: u64, slot: u16, values: bool) {
         let first = slot.saturating_add(AHEAD);
         let end = first.saturating_add(AHEAD).min(self.sizes.slots);
         for i in first..end {
             if let Ok(Slot { a, word, .. }) = self.store.load_slot(table::slot_offset(table, i))
                 && a > 0
             {
-                let key = block::KEY + KEY_LEN;
-                self.store.fetch(word.side().offset(a as u64), key);
+                let block = word.side().offset(a as u64);
+                // Keys are mostly short.
+                if values {
+                    self.store.fetch_block(block, 0);
+                } else {
+                    self.store.fetch(block, 1);
+                }
             }
         }
     }
@@ -428,24 +451,6 @@ impl<S: Storage> Reader<'_, S> {
         let changes = self.state.changes.get(slot as usize)?.load(Acquire);
         let made = self.index.made.get(slot as usize)?.load(Acquire);
         (made == changes).then_some(Stamp { layout, changes })
-    }
-
-    /// The block that a slot names; `Some(None)` if it is not live.
-    #[inline(always)]
-    fn named(&self, slot: u16, t: usize) -> Option<Option<Named>> {
-        let at = table::slot_offset(self.index.table(t)?, slot);
-        let found = self.store.load_slot(at).ok()?;
-        let Slot { a, b, word } = found;
-        if a <= 0 {
-            // Half a slot is for those to judge who hold the lock.
-            return (a < 0 || b == 0).then_some(None);
-        }
-        let pair = a as u64;
-        pair.is_multiple_of(PAGE).then_some(Some(Named {
-            slot: at,
-            word: word.0,
-            block: found.record().unwrap_or_else(|| word.side().offset(pair)),
-        }))
     }
 
     /// Whether what was read of a block is what it held at one instant.

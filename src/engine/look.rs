@@ -231,7 +231,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 continue;
             };
             self.store
-                .read(side.offset(place.pair) + block::KEY as u64, field)?;
+                .read_key(side.offset(place.pair) + block::KEY as u64, field)?;
             let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
             // By a second slot that names another's pair nobody finds it.
             let own = |key: &Key| hash::slot_of(key.hash(), self.sizes.slots) == place.index;

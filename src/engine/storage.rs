@@ -39,6 +39,11 @@ pub trait Storage {
         plain::holds(self, at, key)
     }
 
+    /// The key in the key field at `at`, a multiple of 8, as far as there is room; zeros behind it.
+    fn read_key(&self, at: u64, key: &mut [u8]) -> Result<()> {
+        plain::read_key(self, at, key)
+    }
+
     /// The slot at `at`, its word loaded first.
     fn load_slot(&self, at: u64) -> Result<Slot> {
         plain::load_slot(self, at)
@@ -163,6 +168,15 @@ pub(crate) mod plain {
         let mut field = [0; KEY_LEN];
         store.read(at, &mut field)?;
         Ok(key.is_in(|i| u64_at(&field, 8 * i)))
+    }
+
+    pub fn read_key<S: Storage + ?Sized>(store: &S, at: u64, key: &mut [u8]) -> Result<()> {
+        let (key, behind) = key.split_at_mut(key.len().min(KEY_LEN));
+        store.read(at, key)?;
+        let end = key.iter().position(|&b| b == 0).unwrap_or(key.len());
+        key[end..].fill(0);
+        behind.fill(0);
+        Ok(())
     }
 
     pub fn load_slot<S: Storage + ?Sized>(store: &S, at: u64) -> Result<Slot> {

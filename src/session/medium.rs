@@ -41,6 +41,7 @@ forward! {
     read(at: u64, buf: &mut [u8]) -> Result<()>;
     load(at: u64) -> Result<u64>;
     holds(at: u64, key: &Key) -> Result<bool>;
+    read_key(at: u64, key: &mut [u8]) -> Result<()>;
     load_slot(at: u64) -> Result<Slot>;
     read_value(at: u64, most: usize, buf: &mut [u8]) -> Result<usize>;
     next_data(at: u64) -> Result<u64>;

@@ -98,8 +98,8 @@ impl Reads {
         if parts.are_whole() { answer } else { None }
     }
 
-    /// As [`super::Session::next`], but `key` receives as much of the key field as it has room for; `Some(false)` is
-    /// the end.
+    /// As [`super::Session::next`], but `key` receives as much of the key as it has room for, zeros behind it;
+    /// `Some(false)` is the end.
     #[inline]
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
         let parts = self.parts()?;

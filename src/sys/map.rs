@@ -253,6 +253,34 @@ impl Storage for FileMap {
     }
 
     #[inline(always)]
+    fn read_key(&self, at: u64, key: &mut [u8]) -> Result<()> {
+        let Some(field) = self.one(at, KEY_LEN).filter(|_| at.is_multiple_of(8)) else {
+            return plain::read_key(self, at, key);
+        };
+        const LOW: u64 = 0x0101_0101_0101_0101;
+        let mut done = 0;
+        while done < KEY_LEN && done < key.len() {
+            // SAFETY: the field is mapped, inside the file, and begins at a multiple of 8.
+            let word = unsafe { word_at(field, done) };
+            // The top bit of the first byte that is 0; above it there may be others.
+            let end = word.wrapping_sub(LOW) & !word & (LOW << 7);
+            let key_bytes = match end {
+                0 => u64::MAX,
+                _ => (end ^ (end - 1)) >> 8,
+            };
+            let bytes = (word & key_bytes).to_le_bytes();
+            let n = (key.len() - done).min(8);
+            key[done..done + n].copy_from_slice(&bytes[..n]);
+            done += n;
+            if end != 0 {
+                break;
+            }
+        }
+        key[done..].fill(0);
+        Ok(())
+    }
+
+    #[inline(always)]
     fn fetch(&self, at: u64, len: usize) {
         if let Some(from) = self.one(at, len) {
             for line in (0..len).step_by(LINE) {
@@ -518,4 +546,72 @@ fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
         at += n;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::block::VALUE_LEN;
+    use proptest::prelude::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    /// A word as blocks hold them: text, zeros, sizes, anything.
+    fn word() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            3 => Just(0),
+            3 => prop::array::uniform8(1u8..4).prop_map(u64::from_le_bytes),
+            1 => 0u64..9000,
+            1 => any::<u64>(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn what_is_read_in_place_is_what_is_copied_first(
+            words in prop::collection::vec(word(), 2048),
+            short in 0..9000usize,
+            places in prop::collection::vec((0u64..2048, any::<bool>()), 40),
+            key_room in 0..140usize,
+            value_room in 0..9000usize,
+            most in 0..=VALUE_LEN,
+        ) {
+            let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+            bytes.truncate(bytes.len() - short);
+            let file = tempfile::NamedTempFile::new()?;
+            std::fs::write(file.path(), &bytes)?;
+            let path = std::ffi::CString::new(file.path().as_os_str().as_bytes())?;
+            let map = FileMap::new(File::open(&path, false)?)?;
+            for (word, aligned) in places {
+                let at = 8 * word + u64::from(!aligned);
+                let mut fields = [[0xEE; 150]; 2];
+                map.read_key(at, &mut fields[0][..key_room])?;
+                plain::read_key(&map, at, &mut fields[1][..key_room])?;
+                prop_assert_eq!(fields[0], fields[1]);
+                prop_assert_eq!(map.load_slot(at)?, plain::load_slot(&map, at)?);
+                let mut values = [[0xEE; VALUE_LEN + 1000]; 2];
+                let sizes = [
+                    map.read_value(at, most, &mut values[0][..value_room])?,
+                    plain::read_value(&map, at, most, &mut values[1][..value_room])?,
+                ];
+                prop_assert_eq!(sizes[0], sizes[1]);
+                prop_assert!(values[0] == values[1]);
+                // The key that is there, and another one.
+                let mut field = [0; KEY_LEN];
+                plain::read_key(&map, at + block::KEY as u64, &mut field)?;
+                let end = field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
+                for name in [&field[..end], b"another"] {
+                    let Some(key) = Key::new(name) else { continue };
+                    prop_assert_eq!(map.holds(at, &key)?, plain::holds(&map, at, &key)?);
+                    let found = [
+                        map.read_value_of(&key, at, most, &mut values[0][..value_room])?,
+                        plain::read_value_of(&map, &key, at, most, &mut values[1][..value_room])?,
+                    ];
+                    prop_assert_eq!(found[0], found[1]);
+                    prop_assert!(values[0] == values[1]);
+                }
+            }
+        }
+    }
 }

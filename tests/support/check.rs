@@ -73,12 +73,17 @@ pub fn check(bytes: &[u8], ours: bool) -> Vec<String> {
             for finding in file.pair_findings(n, s, &pair, ours) {
                 bad.push(format!("table {n} slot {s}: {finding}"));
             }
-            // Under another slot nobody finds a key, which is a finding by itself. So is the checksum of a copy; under
-            // two wrong ones nobody knows what the key was.
-            let key = pair.current().name();
+            // Under another slot nobody finds a key, which is a finding by itself, and it can be that of a copy that was
+            // swapped away: then the other one tells. So is the checksum of a copy; under two wrong ones nobody knows
+            // what the key was.
+            let belongs = |key: &[u8]| !key.is_empty() && slot_of(key, file.slots) == s;
+            let mut key = pair.current().name();
+            if !belongs(key) && pair.other().is_good() {
+                key = pair.other().name();
+            }
             if pair.live
                 && pair.copies.iter().any(Block::is_good)
-                && slot_of(key, file.slots) == s
+                && belongs(key)
                 && let Some(other) = keys.insert(key, n)
             {
                 bad.push(format!(
@@ -313,6 +318,11 @@ impl<'a> Pair<'a> {
     fn current(&self) -> &Block<'a> {
         let [a, b] = &self.copies;
         if self.current == 0 { a } else { b }
+    }
+
+    fn other(&self) -> &Block<'a> {
+        let [a, b] = &self.copies;
+        if self.current == 0 { b } else { a }
     }
 }
 

@@ -131,9 +131,17 @@ fn judge(out: &mut String, results: &Results, cell: &CellResult) {
     }
     rows.insert(
         0,
-        ["target", "limit is", "limit", "ours", "ours / limit", ""]
-            .map(String::from)
-            .to_vec(),
+        [
+            "target",
+            "limit is",
+            "limit",
+            "ours",
+            "quickest round",
+            "ours / limit",
+            "",
+        ]
+        .map(String::from)
+        .to_vec(),
     );
     let _ = writeln!(out);
     aligned(out, &rows);
@@ -148,6 +156,7 @@ fn verdict_rows(results: &Results, cell: &CellResult) -> Vec<Vec<String>> {
                 verdict.rule.clone(),
                 shown(verdict.figure, verdict.limit),
                 shown(verdict.figure, verdict.ours),
+                shown(verdict.figure, verdict.quickest),
                 if verdict.limit > 0.0 {
                     format!("{:.2}", verdict.ours / verdict.limit)
                 } else {
@@ -235,6 +244,7 @@ pub fn document(results: &Results, text: &str) -> Option<String> {
             "limit is",
             "limit",
             "ours",
+            "quickest round",
             "ours / limit",
             "",
         ]

@@ -45,6 +45,11 @@ impl Series {
     pub fn median(&self) -> f64 {
         median(&self.rounds)
     }
+
+    /// The round that others on the machine have disturbed least.
+    pub fn quickest(&self) -> f64 {
+        self.rounds.iter().copied().fold(f64::NAN, f64::min)
+    }
 }
 
 pub fn median(values: &[f64]) -> f64 {
@@ -58,8 +63,12 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 impl CellResult {
+    pub fn series(&self, figure: &str, engine: &str) -> Option<&Series> {
+        self.figures.get(figure)?.get(engine)
+    }
+
     pub fn median(&self, figure: &str, engine: &str) -> Option<f64> {
-        Some(self.figures.get(figure)?.get(engine)?.median())
+        Some(self.series(figure, engine)?.median())
     }
 
     pub fn bare(&self, figure: &str) -> Option<f64> {

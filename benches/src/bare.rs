@@ -317,7 +317,8 @@ impl Bare {
 impl Runner for Bare {
     fn run(&mut self, op: Op, round: u64) -> Result<Vec<Figure>> {
         let keys = self.shape.keys;
-        if op.is_warm(self.shape.medium) {
+        let has_twin = !matches!(op, Op::Absent | Op::Delete);
+        if has_twin && op.is_warm(self.shape.medium) {
             warmed_up(|| self.read_all());
         }
         match op {

@@ -104,7 +104,7 @@ impl Op {
         Op::Crash,
     ];
 
-    /// Measured in memory that is near the processor, as far as it is large enough.
+    /// Measured in memory that is near the processor, as far as the database fits.
     pub fn is_warm(self, medium: Medium) -> bool {
         let quick = [
             Op::Get,

@@ -129,23 +129,21 @@ fn judge(out: &mut String, results: &Results, cell: &CellResult) {
     if rows.is_empty() {
         return;
     }
-    rows.insert(
-        0,
-        [
-            "target",
-            "limit is",
-            "limit",
-            "ours",
-            "quickest round",
-            "ours / limit",
-            "",
-        ]
-        .map(String::from)
-        .to_vec(),
-    );
+    rows.insert(0, VERDICT.map(String::from).to_vec());
     let _ = writeln!(out);
     aligned(out, &rows);
 }
+
+/// Of the rows below.
+const VERDICT: [&str; 7] = [
+    "target",
+    "limit is",
+    "limit",
+    "ours",
+    "quickest round",
+    "ours / limit",
+    "",
+];
 
 fn verdict_rows(results: &Results, cell: &CellResult) -> Vec<Vec<String>> {
     targets::verdicts(results, cell)
@@ -156,7 +154,10 @@ fn verdict_rows(results: &Results, cell: &CellResult) -> Vec<Vec<String>> {
                 verdict.rule.clone(),
                 shown(verdict.figure, verdict.limit),
                 shown(verdict.figure, verdict.ours),
-                shown(verdict.figure, verdict.quickest),
+                match verdict.quickest {
+                    Some(quickest) => shown(verdict.figure, quickest),
+                    None => String::new(),
+                },
                 if verdict.limit > 0.0 {
                     format!("{:.2}", verdict.ours / verdict.limit)
                 } else {
@@ -237,20 +238,8 @@ pub fn document(results: &Results, text: &str) -> Option<String> {
     ]);
     aligned(&mut out, &rows);
     let _ = writeln!(out, "\n## Targets\n");
-    let mut rows = vec![
-        [
-            "database",
-            "target",
-            "limit is",
-            "limit",
-            "ours",
-            "quickest round",
-            "ours / limit",
-            "",
-        ]
-        .map(String::from)
-        .to_vec(),
-    ];
+    let head = ["database"].into_iter().chain(VERDICT);
+    let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
     for cell in &results.cells {
         let medium = cell
             .shape

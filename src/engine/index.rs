@@ -109,8 +109,9 @@ pub struct Index {
     layout: AtomicU64,
     /// How many tables are known.
     count: AtomicUsize,
-    /// Offsets of the first tables, and of those behind them.
+    /// Offsets of the first tables.
     near: [AtomicU64; NEAR],
+    /// Of those behind them.
     far: Chunks<AtomicU64>,
     /// For each slot a row of fingerprints of the chunk's tables.
     rows: Chunks<AtomicU64>,
@@ -352,12 +353,14 @@ impl<S: Storage> Reader<'_, S> {
     /// `Some(false)` is the end; `None` if it must be asked under the lock. `pos` moves as far as it
     /// came.
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
+        // All that is read from here on belongs to this layout, or the answer is not used.
+        let layout = self.layout()?;
         loop {
             let count = self.index.count.load(Acquire);
             let t = usize::try_from(pos.table).ok()?;
             if t >= count {
                 let all = self.state.tables.load(Acquire) == count as u64;
-                return (all && self.layout().is_some()).then_some(false);
+                return (all && self.layout()? == layout).then_some(false);
             }
             if pos.slot >= u64::from(self.sizes.slots) {
                 *pos = Position {
@@ -375,11 +378,16 @@ impl<S: Storage> Reader<'_, S> {
             let found = self.store.load_slot(at).ok()?;
             if found.is_unused() {
                 // For such a slot perhaps no row was ever made.
-                self.layout()?;
+                if self.layout()? != layout {
+                    return None;
+                }
                 pos.slot += 1;
                 continue;
             }
             let stamp = self.stamp(slot)?;
+            if stamp.layout != layout {
+                return None;
+            }
             let Some(named) = Named::by(at, found)? else {
                 pos.slot += 1;
                 continue;

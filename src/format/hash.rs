@@ -71,8 +71,8 @@ pub fn slot_of(hash: u64, slots: u16) -> u16 {
     if usize::from(slots) != super::table::SLOTS {
         return (hash % u64::from(slots.max(1))) as u16;
     }
-    // The usual number by a multiplication: a division takes as long as the rest of the hash. Compilers make one of
-    // both branches where this says `%`. 2^71 / 255, rounded up, is exact for 64 bits.
+    // The usual number by a multiplication: a division takes as long as the rest of the hash, and with `%` in both
+    // branches compilers merge them into one division. 2^71 / 255, rounded up, is exact for 64 bits.
     const USUAL: u64 = super::table::SLOTS as u64;
     const { assert!(USUAL == 2 * 255) };
     const INVERSE: u128 = (1 << 71) / 255 + 1;

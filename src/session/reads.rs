@@ -94,8 +94,7 @@ impl Reads {
     #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
         let parts = self.parts()?;
-        let answer = parts.reader().get(key, buf);
-        if parts.are_whole() { answer } else { None }
+        parts.reader().get(key, buf).filter(|_| parts.are_whole())
     }
 
     /// As [`super::Session::next`], but `key` receives as much of the key as it has room for, zeros behind it;
@@ -103,7 +102,7 @@ impl Reads {
     #[inline]
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
         let parts = self.parts()?;
-        let answer = parts.reader().next(pos, key, buf);
-        if parts.are_whole() { answer } else { None }
+        let found = parts.reader().next(pos, key, buf);
+        found.filter(|_| parts.are_whole())
     }
 }

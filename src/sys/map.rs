@@ -295,7 +295,7 @@ impl Storage for FileMap {
         // A line costs about as much as the rest of a call, so none is fetched that will not be read.
         if let Some(from) = self.one(at, block::FRONT) {
             let second = block::KEY + key >= LINE;
-            for line in [0, LINE, 2 * LINE, 3 * LINE] {
+            for line in (0..block::FRONT).step_by(LINE) {
                 if line != LINE || second {
                     // SAFETY: inside the same mapped range.
                     prefetch(unsafe { from.add(line) });

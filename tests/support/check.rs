@@ -76,9 +76,9 @@ pub fn check(bytes: &[u8], ours: bool) -> Vec<String> {
             // Under another slot nobody finds a key, which is a finding by itself, and it can be that of a copy that was
             // swapped away: then the other one tells. So is the checksum of a copy; under two wrong ones nobody knows
             // what the key was.
-            let belongs = |key: &[u8]| !key.is_empty() && slot_of(key, file.slots) == s;
+            let belongs = |key: &[u8]| slot_of(key, file.slots) == s;
             let mut key = pair.current().name();
-            if !belongs(key) && pair.other().is_good() {
+            if (key.is_empty() || !belongs(key)) && pair.other().is_good() {
                 key = pair.other().name();
             }
             if pair.live

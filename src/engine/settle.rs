@@ -5,8 +5,8 @@
 //! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
 //!    of a deleted pair copy B first. Sync, if a pair has something left for step 3, or its current copy is to be the
 //!    other one.
-//! 3. Copy A of deleted pairs and of empty values that carry a mark, the end of a B that was a deleted
-//!    record until step 2; slots lose their tags, tables get their checksums, all but table 0's; the file gets its
+//! 3. The end of a B that was a deleted record until step 2, and a sync if A of such a pair has something left; copy A of
+//!    deleted pairs and of empty values that carry a mark; slots lose their tags, tables get their checksums, all but table 0's; the file gets its
 //!    length. Sync.
 //! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
 //!    recovered then, and nothing is lost if somebody does.
@@ -56,9 +56,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if turned || !late.is_empty() {
             self.sync()?;
         }
-        for (t, i, what) in late {
-            self.settle_late(t, i, what)?;
-        }
+        self.settle_late(&late)?;
         // All pairs are as they will be. Whoever goes on from here, should we die, marks the file again before he changes
         // anything, and clears what lies behind its end.
         self.st().recovered.store(0, Relaxed);
@@ -266,23 +264,36 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 3 for one slot. Nobody judges again: what step 2 wrote may have settled a doubt in which the copy
+    /// Step 3, the pairs. Nobody judges again: what step 2 wrote may have settled a doubt in which the copy
     /// was chosen.
-    fn settle_late(&mut self, t: usize, i: u16, what: Late) -> Result<()> {
-        let place = self.place(t, i)?;
-        match what {
-            Late::End(side) => {
-                let at = side.offset(place.pair) + block::END as u64;
-                self.store.store(at, side.delimiters(true).1)
+    fn settle_late(&mut self, late: &[LateSlot]) -> Result<()> {
+        let mut ended = None;
+        let mut waits = false;
+        for (t, i, what) in late {
+            match what {
+                Late::End(side) => {
+                    let at = side.offset(self.place(*t, *i)?.pair) + block::END as u64;
+                    self.store.store(at, side.delimiters(true).1)?;
+                    ended = Some((*t, *i));
+                }
+                Late::Copy(_) => waits |= ended == Some((*t, *i)),
             }
-            Late::Copy(second) => {
+        }
+        if waits {
+            // An empty copy that still ends as a deleted one looks like a torn delete: the other one must not change yet.
+            self.sync()?;
+        }
+        for (t, i, what) in late {
+            if let Late::Copy(second) = what {
+                let place = self.place(*t, *i)?;
                 let mut block = RawBlock::zeroed();
                 self.store
                     .read(second.other().offset(place.pair), &mut block.0[..])?;
-                block.set_delimiters(second, !place.slot.is_deleted());
-                self.write_copy(place.pair, second, &block, true)
+                block.set_delimiters(*second, !place.slot.is_deleted());
+                self.write_copy(place.pair, *second, &block, true)?;
             }
         }
+        Ok(())
     }
 
     /// A used slot, its pair, the copy that counts, and a block with what both copies shall hold.

@@ -290,6 +290,43 @@ fn failure_12_a_put_in_front_of_a_chain_is_undone() {
 }
 
 #[test]
+fn failure_12_an_empty_value_beside_a_deleted_copy() {
+    // On the disk: an empty value that was put where a deleted pair was, in A, and of a delete the start delimiter of B alone.
+    // Recovery took the delete back, and a get said so. The close made B like A, and while power went A lost the byte that
+    // tells an empty value from a torn delete. Not on the disk: B's end delimiter, which was still that of the deleted
+    // pair, and the last store into A. So B looked like a torn delete, A like nothing, and the key was gone.
+    // Fails if a state gives anything but the empty value.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    let mut image = Image::with(SETTINGS, &[("/e", b"old")]);
+    let at = image.find("/e").2 as usize;
+    image.delete("/e");
+    let mut run = Run::new(&image);
+    run.put("/e", b"");
+    run.sync(1);
+    let mut torn = run.engine.store().bytes();
+    run.delete("/e");
+    let deleted = run.engine.store().bytes();
+    let b = at + 8192..at + 8192 + 512;
+    torn[b.clone()].copy_from_slice(&deleted[b]);
+    let mut run = Run::new(&Image::of(torn, SETTINGS));
+    let size = run.engine.get(b"/e", &mut []).expect("a get");
+    assert_eq!(size, Some(0));
+    run.sync(2);
+    run.close();
+    let permitted = Permitted::of(&model(&[("/e", b"")]));
+    for (n, epoch) in run.epochs().iter().enumerate() {
+        if epoch.mark < 2 {
+            continue;
+        }
+        for (m, state) in epoch.states(200).iter().enumerate() {
+            let what = format!("epoch {n}, state {m}");
+            survives(&what, &path, state, SETTINGS, &permitted, |_, found| found);
+        }
+    }
+}
+
+#[test]
 fn failure_12_a_torn_delete_is_taken_back() {
     // On the disk: of a delete the start delimiter of copy A alone. Not on the disk: the rest, so the value counts, which is in
     // copy B; A holds the one before it. Recovery makes A like B, and power goes again. For the original A was then

@@ -1245,7 +1245,8 @@ fn a_dead_holder_delays_nobody() {
     // Failure 18: death while holding shared->rwlock, and everybody waits for ever. Here who waits already gets it, and
     // so does who comes later, whether the dead one had it for reading or for writing, or died in the library's own
     // locks. Half a millisecond for 99 of 100 callers, beyond what this machine delays them by when somebody dies who
-    // holds nothing (half a millisecond of that at most). A machine that is busy with something else can only add to it: one quiet time of three is enough.
+    // holds nothing (half a millisecond of that at most). A machine that is busy with something else can only add to
+    // it: one quiet time of three is enough.
     let _alone = alone();
     let scratch = Scratch::below(procs::fast_directory());
     let quick = (0..3).any(|n| {

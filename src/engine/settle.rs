@@ -5,9 +5,9 @@
 //! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
 //!    of a deleted pair copy B first. Sync, if a pair has something left for step 3, or its current copy is to be the
 //!    other one.
-//! 3. The end of a B that was a deleted record until step 2, and a sync if A of such a pair has something left; copy A of
-//!    deleted pairs and of empty values that carry a mark; slots lose their tags, tables get their checksums, all but table 0's; the file gets its
-//!    length. Sync.
+//! 3. The end of a B that was a deleted record until step 2, and a sync if A of such a pair has something left;
+//!    copy A of deleted pairs and of empty values that carry a mark; slots lose their tags, tables get their
+//!    checksums, all but table 0's; the file gets its length. Sync.
 //! 4. The checksum of table 0 and the flags. Sync. One without the other: nothing has to be
 //!    recovered then, and nothing is lost if somebody does.
 

@@ -3,10 +3,10 @@
 use super::index::print_of;
 use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
 use crate::error::{Error, Result};
-use crate::format::block::{self, Side};
-use crate::format::hash;
+use crate::format::block::{self, PAIR, Side};
 use crate::format::key::Key;
 use crate::format::slot::Word;
+use crate::format::{hash, table};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Where a look-up ended.
@@ -120,8 +120,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let pair = self.pair_of(&place)?;
         let outcome = pair.outcome(Some(place.slot.word));
-        if pair.is_foreign(outcome, place.index, self.sizes) {
-            // In a closed file nobody can find it.
+        if pair.is_foreign(outcome, place.index, self.sizes) || self.is_across_a_table(place.pair) {
+            // In a closed file nobody can find it, or the first change would end it.
             self.doubtful = true;
             self.walk_if_recovered()?;
             return Ok(Content::Nothing);
@@ -150,6 +150,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Outcome::Damaged if self.st().recovered.load(Relaxed) != 0 => Content::Nothing,
             Outcome::Damaged => Content::Damaged,
         })
+    }
+
+    /// A slot that leads there is damaged, whatever lies there: a table counts.
+    fn is_across_a_table(&self, pair: u64) -> bool {
+        let before = self.tables.partition_point(|&t| t < pair + PAIR);
+        before > 0 && self.tables[before - 1] + table::SIZE > pair
     }
 
     /// After a recovery that did not read every pair something was met that is not by us.

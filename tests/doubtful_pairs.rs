@@ -118,6 +118,26 @@ fn a_stray_copy_in_front_of_an_intact_pair() {
 }
 
 #[test]
+fn a_damaged_copy_in_front_of_an_intact_pair() {
+    // On the disk: the file of a dead process, in it the remains of a copy with both delimiters and a wrong checksum, and a
+    // few pages behind its beginning a pair that its slot names; an older pair of its key, which nothing names, at the end.
+    // The walk took the remains for a lost pair and passed over all that such a pair has room for. The older value was
+    // served.
+    for pages in [2, 3] {
+        let mut image = Image::new(SETTINGS);
+        image.put("/first", b"1");
+        let mut remains = block(SETTINGS, Copy::A, true, b"/first", b"old", 0);
+        remains[8] ^= 1;
+        remains.resize(3 * PAGE as usize, 0);
+        image.append(&remains[..(pages * PAGE) as usize]);
+        image.put("/radio/volume", b"7");
+        image.append(&pair(SETTINGS, true, b"/radio/volume", b"old", 0));
+        image.set(FIRST_TABLE, 0); // Walked for certain.
+        holds(&marked(image), &[("/first", b"1"), ("/radio/volume", b"7")]);
+    }
+}
+
+#[test]
 fn a_stray_pair_across_one_that_its_slot_names() {
     // On the disk: an intact pair that its slot names; a page before it a deleted copy A, whose copy B is good as well
     // (the checksum of small values covers a few hundred bytes of it). The walk took the first of the two that it
@@ -237,6 +257,59 @@ fn a_slot_that_leads_into_a_table() {
             assert_eq!(get(&mut e, key).as_ref(), Some(value), "{key}");
         }
     }
+}
+
+#[test]
+fn a_pair_over_the_second_copy_of_another() {
+    // On the disk: a closed file was cut off behind the first copy of a pair, and the original appended the next pair there.
+    // Slots name both. Both were served; with the first change the pairs that lie one over the other were found out, and of
+    // the first one nothing was kept, though its first copy is whole. The same with the first copy of the second pair.
+    for first in [true, false] {
+        let mut image = Image::with(SETTINGS, &[("/x", b"ex"), ("/y", b"why")]);
+        let at = image.find("/y").2;
+        if first {
+            image.bytes.truncate((at + B) as usize);
+            image.put("/z", b"zed");
+        } else {
+            let (_, index, from) = image.find("/y");
+            let a = image.find("/x").2;
+            // /y a block earlier: its copy A would lie where copy B of /x does.
+            let b = image.bytes[(from + B) as usize..].to_vec();
+            image.bytes.truncate(from as usize);
+            image.append(&b);
+            image.set_slot(0, index, (a + B) as i64, (a + 2 * B) as i64, 0);
+            image.put("/z", b"zed");
+        }
+        let wanted: [(&str, &[u8]); 3] = [("/x", b"ex"), ("/y", b"why"), ("/z", b"zed")];
+        holds(&image, &wanted);
+        let mut e = open(image.bytes);
+        e.put(b"/new", b"new").expect("puts");
+        let mut wanted = pairs(&wanted);
+        wanted.insert("/new".into(), b"new".to_vec());
+        assert_eq!(all(&mut e), wanted, "after a change");
+        e.settle().expect("closes");
+        let closed = e.store().bytes();
+        assert_eq!(check(&closed, false), Vec::<String>::new());
+        assert_eq!(all(&mut open(closed)), wanted, "after the close");
+    }
+}
+
+#[test]
+fn one_pair_for_two_keys() {
+    // On the disk: a closed file, a pair with a copy of one key and one of another, and the slots of both name it. Each was
+    // served from its copy; with the first change of any key one of them was gone.
+    let mut image = Image::with(SETTINGS, &[("/x", b"ex"), ("/y", b"why")]);
+    let at = image.find("/x").2;
+    let (_, index, old) = image.find("/y");
+    image.write(at + B, &block(SETTINGS, Copy::B, true, b"/y", b"why", 0));
+    image.write(old, &[0; PAIR_BYTES as usize]);
+    image.set_slot(0, index, at as i64, (at + B) as i64, 1);
+    holds(&image, &[("/x", b"ex"), ("/y", b"why")]);
+    let mut e = open(image.bytes);
+    e.put(b"/new", b"new").expect("puts");
+    e.settle().expect("closes");
+    let wanted = pairs(&[("/new", b"new"), ("/x", b"ex"), ("/y", b"why")]);
+    assert_eq!(all(&mut open(e.store().bytes())), wanted);
 }
 
 #[test]

@@ -92,6 +92,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         });
     }
 
+    /// `pair`: the new one.
+    pub(crate) fn tell_moved(&self, pair: u64) {
+        log::warning(|| {
+            let name = self.name_of(pair);
+            format!(
+                "{name}: one copy lay under something else, the other one was whole: moved here"
+            )
+        });
+    }
+
     /// A pair in a closed file is not as it should be.
     pub(crate) fn tell_damage(&self, pair: &Pair, outcome: Outcome) {
         match outcome {

@@ -8,6 +8,7 @@ use super::state;
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
+use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, Sizes, hash, header, put_u64, u64_at};
@@ -117,7 +118,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.redo()?;
         self.rearrange();
         let words = self.believable_words()?;
-        let (tables, records) = self.scan(&words)?;
+        let (mut tables, mut records) = self.scan(&words)?;
+        if self.move_away(&words, &tables, &records)? {
+            (tables, records) = self.scan(&words)?;
+        }
         if records.is_empty() && tables.len() <= 1 && !self.has_table_0()? {
             return self.walk_nothing();
         }
@@ -233,12 +237,22 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 p += table::SIZE;
             } else if self.is_damaged_pair(p)? {
                 self.tell_lost(p);
-                p += PAIR;
+                p = self.next_named(p, words)?;
             } else {
                 p += PAGE;
             }
         }
         Ok((tables, records))
+    }
+
+    /// Where to go on behind the damaged pair at `p`: at a pair in its place that its slot names, if there is one.
+    fn next_named(&self, p: u64, words: &Named) -> Result<u64> {
+        for q in [p + PAGE, p + 2 * PAGE, p + 3 * PAGE] {
+            if words.has(q) && self.record_at(q, words)?.is_some_and(|r| r.named) {
+                return Ok(q);
+            }
+        }
+        Ok(p + PAIR)
     }
 
     /// How many of the four delimiters that a pair at `p` has are there.
@@ -280,6 +294,66 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 if intact && (by_place && stray || named(&other)) {
                     return Ok(true);
                 }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Pairs that their slots name, half under something else, or in one place with the pair of another key: where the copy
+    /// that counts is whole and lies in a place of its own, the file gets a new pair of it at its end, on the medium before
+    /// anything else changes. `true`: there was one.
+    fn move_away(&mut self, words: &Named, tables: &[u64], records: &[Record]) -> Result<bool> {
+        // What begins last in front of the end of the block at `at`, if it reaches into it.
+        let over = |all: &[u64], size: u64, at: u64| {
+            let before = all.partition_point(|&p| p < at + block::SIZE as u64);
+            let last = before.checked_sub(1).map(|n| all[n]);
+            last.filter(|last| last + size > at)
+        };
+        let pairs: Vec<u64> = records.iter().map(|r| r.at).collect();
+        let mut moved: Vec<RawBlock> = Vec::new();
+        let only = |at, names: usize| names == 1 && pairs.binary_search(&at).is_ok();
+        let names = words.0.chunk_by(|(at, _), (next, _)| at == next);
+        for &(at, name) in names.filter(|all| !only(all[0].0, all.len())).flatten() {
+            let pair = self.read_pair(at)?;
+            let pair = pair.of_slot(name.table, name.slot, self.sizes);
+            let outcome = pair.outcome(Some(name.word));
+            let Outcome::Live(side) = outcome else {
+                continue;
+            };
+            let (block, place) = (pair.block(side), side.offset(at));
+            if pair.is_foreign(outcome, name.slot, self.sizes)
+                || over(&pairs, PAIR, place).is_some_and(|other| other != at)
+                || over(tables, table::SIZE, place).is_some()
+                || self.has_live(records, block.key())?
+                || moved.iter().any(|other| other.key() == block.key())
+            {
+                continue;
+            }
+            moved.try_reserve(1).map_err(|_| Error::Memory)?;
+            moved.push(block.clone());
+        }
+        for block in &moved {
+            let Some(key) = Key::new(block.key()) else {
+                continue;
+            };
+            let to = self.store.len()?.next_multiple_of(PAGE);
+            self.make_room(to, PAIR)?;
+            self.write_new_pair(to, &key, block.value(self.sizes), block.table())?;
+            self.tell_moved(to);
+        }
+        if !moved.is_empty() {
+            self.sync()?;
+        }
+        Ok(!moved.is_empty())
+    }
+
+    /// Whether one of these is a live one of this key.
+    fn has_live(&self, records: &[Record], key: &[u8]) -> Result<bool> {
+        let hash = hash::djb2(key);
+        for r in records.iter().filter(|r| r.hash == hash && r.is_live()) {
+            let field = self.key_of(r)?;
+            if field[..key.len()] == *key && field[key.len()..].iter().all(|&b| b == 0) {
+                return Ok(true);
             }
         }
         Ok(false)

@@ -590,10 +590,14 @@ impl<'a> File<'a> {
                     copy.size
                 ));
             }
+            let key = copy.name();
+            if key.is_empty() || ours && key.len() == KEY_FIELD {
+                bad.push(format!("copy {name}: key of {} bytes", key.len()));
+            } else if slot_of(key, self.slots) != s {
+                let home = slot_of(key, self.slots);
+                bad.push(format!("copy {name}: key belongs to slot {home}"));
+            }
             if ours {
-                if copy.name().is_empty() || copy.name().len() == KEY_FIELD {
-                    bad.push(format!("copy {name}: key of {} bytes", copy.name().len()));
-                }
                 if !all_zero(copy.behind_key()) {
                     bad.push(format!("copy {name}: bytes behind the key"));
                 }
@@ -604,10 +608,6 @@ impl<'a> File<'a> {
         }
         if !a.same_content(b) {
             bad.push("copies differ".to_owned());
-        }
-        let home = slot_of(pair.current().name(), self.slots);
-        if home != s {
-            bad.push(format!("key belongs to slot {home}"));
         }
         if pair.current > 1 || (!pair.live && pair.current != 0) {
             bad.push(format!("current {}", pair.current));

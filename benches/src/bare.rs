@@ -19,6 +19,17 @@ const KEY: usize = 16;
 const VALUE: usize = 148;
 const VALUE_SIZE: usize = 8028;
 const KEY_SIZE: usize = 128;
+/// Header and first table; a further table, and how many pairs there are to each with 20000 keys.
+const FIRST: usize = 16384;
+const TABLE: usize = 12288;
+const PAIRS: usize = 322;
+
+/// Where a pair lies in a file of the format. That matters: the kernel keeps pages in groups that are made when they
+/// are written, and most pairs do not begin at a multiple of their size.
+#[inline]
+fn place(at: usize) -> usize {
+    FIRST + at * PAIR + at / PAIRS * TABLE
+}
 
 /// A file of pairs, mapped.
 pub struct Bare {
@@ -111,10 +122,12 @@ impl Bare {
         let _ = fs::remove_file(&file);
         let value = keys::value(shape.value, 1);
         let pair = pair(&shape, &value);
-        let map = Map::new(&file, shape.keys * PAIR)?;
+        // As a database comes to be.
+        let new = File::create(&file)?;
         for at in 0..shape.keys {
-            map.write(at * PAIR, &pair);
+            new.write_all_at(&pair, place(at) as u64)?;
         }
+        let map = Map::new(&file, place(shape.keys))?;
         Ok(Bare {
             shape,
             file,
@@ -126,7 +139,7 @@ impl Bare {
     fn read_all(&self) {
         let mut front = vec![0; VALUE + self.shape.value];
         for at in 0..self.shape.keys {
-            self.map.read(at * PAIR, &mut front);
+            self.map.read(place(at), &mut front);
             black_box(&front);
         }
     }
@@ -141,14 +154,14 @@ impl Bare {
             Meter::new(Clock::of(&self.shape)),
         );
         loose.batch(CALLS, |at| {
-            let offset = order[at] as usize * PAIR;
+            let offset = place(order[at] as usize);
             self.map.read(offset + KEY, &mut key);
             self.map.read(offset + VALUE, &mut value);
             black_box((&key, &value));
         });
         let mut zero = 0;
         chained.batch(CALLS, |at| {
-            let offset = order[at] as usize * PAIR + zero;
+            let offset = place(order[at] as usize) + zero;
             self.map.read(offset + KEY, &mut key);
             self.map.read(offset + VALUE, &mut value);
             black_box((&key, &value));
@@ -165,7 +178,7 @@ impl Bare {
     fn stores(&self, order: &[u32], limited: bool, name: &str) -> Vec<Figure> {
         let mut meter = Meter::new(Clock::of(&self.shape));
         let store = |at: usize| {
-            let offset = order[at] as usize * PAIR;
+            let offset = place(order[at] as usize);
             self.map
                 .write(offset + 8, &self.value[..8.min(self.value.len())]);
             self.map.write(offset + VALUE, &self.value);
@@ -200,16 +213,16 @@ impl Bare {
             let mut good = true;
             writes.time(|| {
                 (0..self.shape.keys)
-                    .for_each(|at| good &= file.write_all_at(&pair, (at * PAIR) as u64).is_ok());
+                    .for_each(|at| good &= file.write_all_at(&pair, place(at) as u64).is_ok());
                 self.shape.keys
             });
             ensure!(good, "a write failed");
             fs::remove_file(&path)?;
             let mut map = None;
             stores.time(|| {
-                let fresh = map.insert(Map::new(&path, self.shape.keys * PAIR));
+                let fresh = map.insert(Map::new(&path, place(self.shape.keys)));
                 if let Ok(fresh) = fresh {
-                    (0..self.shape.keys).for_each(|at| fresh.write(at * PAIR, &pair));
+                    (0..self.shape.keys).for_each(|at| fresh.write(place(at), &pair));
                 }
                 self.shape.keys
             });
@@ -234,16 +247,16 @@ impl Bare {
         while bare.wants_more() {
             bare.time(|| {
                 for at in (0..times).flat_map(|_| 0..keys) {
-                    self.map.read(at * PAIR + KEY, &mut key);
+                    self.map.read(place(at) + KEY, &mut key);
                     black_box(&key);
                 }
                 times * keys
             });
             full.time(|| {
                 for at in (0..times).flat_map(|_| 0..keys) {
-                    self.map.read(at * PAIR + KEY, &mut key);
+                    self.map.read(place(at) + KEY, &mut key);
                     let (used, rest) = value.split_at_mut(self.shape.value);
-                    self.map.read(at * PAIR + VALUE, used);
+                    self.map.read(place(at) + VALUE, used);
                     rest.fill(0);
                     black_box((&key, &value));
                 }
@@ -268,7 +281,7 @@ impl Bare {
         stores.time(|| {
             for &at in &order {
                 for block in [0, BLOCK] {
-                    let offset = at as usize * PAIR + block;
+                    let offset = place(at as usize) + block;
                     self.map
                         .write(offset + 8, &self.value[..8.min(self.value.len())]);
                     self.map.write(offset + VALUE, &self.value);
@@ -280,7 +293,7 @@ impl Bare {
         writes.time(|| {
             for &at in &order {
                 for block in [0, BLOCK] {
-                    let offset = (at as usize * PAIR + block) as u64;
+                    let offset = (place(at as usize) + block) as u64;
                     good &= self
                         .map
                         .file
@@ -306,7 +319,7 @@ impl Bare {
         self.map.file.sync_data()?;
         meter.batch(CALLS, |at| {
             self.map
-                .write(order[at] as usize * PAIR + VALUE, &self.value);
+                .write(place(order[at] as usize) + VALUE, &self.value);
             good &= self.map.file.sync_data().is_ok();
         });
         ensure!(good, "a sync failed");

@@ -80,6 +80,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let at = self.st().end.load(Relaxed);
         self.make_room(at, table::SIZE)?;
         self.store.allocate(at, table::SIZE)?;
+        // A store into a page that is not there yet would have those around it read.
+        self.store.fill(at, table::SIZE)?;
         // One pair or more fits behind it, and no part of one, so that none of them will cross the end that the file has
         // now, which would cost a sync.
         let (end, len) = (at + table::SIZE, self.store.known_len());

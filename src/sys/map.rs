@@ -394,9 +394,13 @@ impl Storage for FileMap {
     }
 
     fn extend(&self, len: u64) -> Result<()> {
-        if len > self.len()? {
+        let old = self.len()?;
+        if len > old {
             room_allowed(len)?;
-            self.file.set_len(len)?;
+            // Where that is cheap: each write into what has its place then costs less.
+            if !self.lasting || !self.file.allocate(old, len)? {
+                self.file.set_len(len)?;
+            }
             self.len()?;
         }
         Ok(())

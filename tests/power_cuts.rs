@@ -25,6 +25,7 @@ mod original;
 #[path = "support/reader.rs"]
 mod reader;
 
+use cuts::history::Bytes;
 use cuts::run::{Budget, Report, replay, run};
 use cuts::scenario::{Fault, Scenario, Script};
 use std::collections::BTreeMap;
@@ -494,6 +495,7 @@ fn scenarios() -> Vec<Scenario> {
     scripts.extend(of_the_log());
     let mut all: Vec<Scenario> = scripts.into_iter().map(Script::finish).collect();
     all.extend(of_the_original());
+    all.push(over_a_second_copy());
     all
 }
 
@@ -672,13 +674,49 @@ fn of_the_original() -> Vec<Scenario> {
     names.map(after_the_original).into()
 }
 
+/// What the original finds.
+fn found_in(image: &[u8]) -> BTreeMap<Vec<u8>, Bytes> {
+    let found = original::recover(image).pairs.into_iter();
+    found.map(|(k, v)| (k, v.as_slice().into())).collect()
+}
+
+/// A closed file that was cut off behind the first copy of /y; the original put the pair of /z there.
+fn over_a_second_copy() -> Scenario {
+    const PAIR: usize = 16384;
+    let mut image = Script::new("over-a-second-copy", SETTINGS)
+        .put("/x", 100)
+        .put("/y", 90)
+        .put("/z", 80)
+        .before()
+        .finish()
+        .image;
+    let z = image.len() - PAIR;
+    // Header and first table; the pairs of /x, /y and /z follow.
+    assert_eq!(z, 4 * 4096 + 2 * PAIR);
+    image.copy_within(z.., z - PAIR / 2);
+    image.truncate(z + PAIR / 2);
+    let table = 4096..4 * 4096;
+    let slot = table.start + 16 + 24 * check::slot_of(b"/z", 510);
+    for at in [slot, slot + 8] {
+        let moved = reader::word(&image, at) - PAIR as u64 / 2;
+        image[at..at + 8].copy_from_slice(&moved.to_le_bytes());
+    }
+    let sum = check::checksum(&image[table.start + 16..table.end - 8]);
+    image[table.start + 8..table.start + 12].copy_from_slice(&sum.to_le_bytes());
+    let found = found_in(&image);
+    Script::new("over-a-second-copy", SETTINGS)
+        .put("/new", 70)
+        .put("/x", 60)
+        .sync()
+        .delete("/z")
+        .put("/y", 50)
+        .close()
+        .on(image, &found, |ours| assert_eq!(ours.len(), 3))
+}
+
 fn after_the_original(name: &str) -> Scenario {
     let image = golden(name);
-    let values = |pairs: BTreeMap<Vec<u8>, Vec<u8>>| -> BTreeMap<_, _> {
-        let shared = pairs.into_iter().map(|(k, v)| (k, v.as_slice().into()));
-        shared.collect()
-    };
-    let found = values(original::recover(&image).pairs);
+    let found = found_in(&image);
     let text = |n: usize| {
         let key = found.keys().nth(n % found.len().max(1)).cloned();
         key.and_then(|k| String::from_utf8(k).ok())

@@ -200,20 +200,25 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
     }
 
-    /// Zeroes pages that nothing names. Where the checksum does not cover the table number, a pair
-    /// must stop being one before that goes: it would take the slot of another key.
+    /// Zeroes pages that nothing names. End delimiters go first: one beside zeros is a copy with an empty key to the
+    /// original. Where the checksum does not cover the table number, a pair must stop being one before that goes: it would
+    /// take the slot of another key.
     pub(super) fn erase(&mut self, at: u64, len: u64) -> Result<()> {
-        if !self.sizes.covers_all() {
-            let mut some = false;
-            for page in (at..at + len).step_by(PAGE as usize) {
-                if self.store.load(page)? != 0 {
-                    self.store.store(page, 0)?;
+        let ends = [Side::A, Side::B].map(|side| [true, false].map(|live| side.delimiters(live).1));
+        let mut some = false;
+        for page in (at..at + len).step_by(PAGE as usize) {
+            let end = page + PAGE - 8;
+            let ends_here = ends.as_flattened().contains(&self.store.load(end)?);
+            let begins_here = !self.sizes.covers_all() && self.store.load(page)? != 0;
+            for (word, goes) in [(end, ends_here), (page, begins_here)] {
+                if goes {
+                    self.store.store(word, 0)?;
                     some = true;
                 }
             }
-            if some {
-                self.sync()?;
-            }
+        }
+        if some {
+            self.sync()?;
         }
         self.zero(at, len)
     }

@@ -671,7 +671,16 @@ fn of_the_original() -> Vec<Scenario> {
         "unclean-grown",
         "unclean-later",
     ];
-    names.map(after_the_original).into()
+    let mut all: Vec<Scenario> = names
+        .map(|name| after_the_original(name, packed("golden", name)))
+        .into();
+    // Not closed, its tables are of an older time, and what they say of one pair is not what its copies say: no recovery
+    // may believe them, nor one that follows a recovery that was cut short.
+    all.push(after_the_original(
+        "stale-word",
+        packed("second-reader", "185"),
+    ));
+    all
 }
 
 /// What the original finds.
@@ -714,8 +723,7 @@ fn over_a_second_copy() -> Scenario {
         .on(image, &found, |ours| assert_eq!(ours.len(), 3))
 }
 
-fn after_the_original(name: &str) -> Scenario {
-    let image = golden(name);
+fn after_the_original(name: &str, image: Vec<u8>) -> Scenario {
     let found = found_in(&image);
     let text = |n: usize| {
         let key = found.keys().nth(n % found.len().max(1)).cloned();
@@ -764,9 +772,10 @@ fn like_blocks() -> Vec<u8> {
     value
 }
 
-fn golden(name: &str) -> Vec<u8> {
+fn packed(directory: &str, name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/golden")
+        .join("tests/data")
+        .join(directory)
         .join(format!("{name}.db.gz"));
     let packed = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut bytes = Vec::new();

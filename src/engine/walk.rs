@@ -70,6 +70,26 @@ impl Slots {
 /// Pairs by offset, each with index and word of a slot that names it.
 struct Named(Vec<(u64, Name)>);
 
+/// The tables whose words can be believed.
+struct Believed {
+    /// What says so in table 0.
+    first: u64,
+    /// Those behind it, in file order.
+    others: Vec<u64>,
+}
+
+impl Believed {
+    /// What says so in the table at `t`, in place of a checksum.
+    fn mark(&self, t: u64) -> u64 {
+        let all = self.first == table::REBUILDING;
+        match t {
+            PAGE => self.first,
+            _ if all || self.others.binary_search(&t).is_ok() => table::MARK,
+            _ => table::REBUILDING_SOME,
+        }
+    }
+}
+
 /// A slot by table number and index, and its word.
 #[derive(Clone, Copy)]
 struct Name {
@@ -117,7 +137,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.sync()?;
         self.redo()?;
         self.rearrange();
-        let words = self.believable_words()?;
+        let (words, believed) = self.believable_words()?;
         let (mut tables, mut records) = self.scan(&words)?;
         if self.move_away(&words, &tables, &records)? {
             (tables, records) = self.scan(&words)?;
@@ -127,10 +147,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let named = records.iter().map(|r| r.table);
         self.tell_tables(self.has_table_0()?, tables.len(), named);
-        self.forget_tables()?;
+        self.forget_tables(&tables, &believed)?;
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
-        self.write_tables(tables, &slots, &records, &old)?;
+        self.write_tables(tables, &believed, &slots, &records, &old)?;
         self.make_room_for_all(&records)?;
         for r in records.iter().filter(|r| r.unfinished) {
             let i = (r.hash % u64::from(self.sizes.slots)) as u16;
@@ -167,14 +187,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(self.store.len()? >= PAGE + table::SIZE && self.raw_table(PAGE)?.delimiters() > 0)
     }
 
-    /// From now on until the new tables are on the medium, nobody may believe the old ones. The file
-    /// has a table before its header says that it was not closed.
-    fn forget_tables(&mut self) -> Result<()> {
+    /// From now on until the new tables are on the medium, only walks read the old ones, and believe those that this one
+    /// does: of two copies each takes the same. The file has a table before its header says that it was not closed.
+    fn forget_tables(&mut self, tables: &[u64], believed: &Believed) -> Result<()> {
         self.grow(PAGE + table::SIZE)?;
         self.store.store(PAGE, table::START_DELIMITER)?;
         self.store.store(PAGE + table::END, table::END_DELIMITER)?;
-        self.store
-            .store(PAGE + table::CHECKSUM, table::REBUILDING)?;
+        if believed.first != table::REBUILDING {
+            for &t in tables.iter().skip(1) {
+                self.store.store(t + table::CHECKSUM, believed.mark(t))?;
+            }
+            self.sync()?;
+        }
+        self.store.store(PAGE + table::CHECKSUM, believed.first)?;
         self.sync()?;
         self.store.store(header::CLOSE_FAILED, 1)?;
         self.store.store(header::CLOSE_OK, 0)?;
@@ -184,21 +209,39 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The words of the slots, by pair, where they can be believed: in a file that this library left,
     /// in any state, and in tables whose checksum is right in a file that was closed. What the
     /// original left unclean has slots of an older time.
-    fn believable_words(&self) -> Result<Named> {
+    fn believable_words(&self) -> Result<(Named, Believed)> {
         let mut words = Named(Vec::new());
+        let mut believed = Believed {
+            first: table::REBUILDING_SOME,
+            others: Vec::new(),
+        };
         let len = self.store.len()?;
         let (tables, _) = self.chain()?;
         let Some(&first) = tables.first() else {
-            return Ok(words);
+            return Ok((words, believed));
         };
         let mark = self.store.load(first + table::CHECKSUM)?;
-        let ours = mark == table::MARK || mark == table::REBUILDING;
         let clean = self.store.load(header::CLOSE_FAILED)? == 0;
         for (table, &t) in (0..).zip(&tables) {
             let raw = self.raw_table(t)?;
-            let right = raw.checksum() == self.store.load(t + table::CHECKSUM)?;
-            if !(ours || (clean && right)) {
+            let sum = self.store.load(t + table::CHECKSUM)?;
+            let marked = table > 0 && sum == table::MARK;
+            let can_be = match mark {
+                table::MARK | table::REBUILDING => true,
+                table::REBUILDING_SOME => marked,
+                table::REBUILDING_FIRST => marked || table == 0,
+                // By a walk that ended before it came to table 0.
+                _ => clean && (marked || raw.checksum() == sum),
+            };
+            if !can_be {
                 continue;
+            }
+            match table {
+                0 => believed.first = table::REBUILDING_FIRST,
+                _ => {
+                    believed.others.try_reserve(1).map_err(|_| Error::Memory)?;
+                    believed.others.push(t);
+                }
             }
             for i in 0..self.sizes.slots {
                 let slot = raw.slot(i);
@@ -209,9 +252,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 }
             }
         }
+        if mark == table::MARK || mark == table::REBUILDING {
+            believed.first = table::REBUILDING;
+        }
         // In the order of the chain where several slots name one pair.
         words.0.sort_by_key(|&(pair, _)| pair);
-        Ok(words)
+        Ok((words, believed))
     }
 
     /// Offsets of the tables and the pairs, in file order.
@@ -519,6 +565,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn write_tables(
         &mut self,
         tables: Vec<u64>,
+        believed: &Believed,
         slots: &Slots,
         records: &[Record],
         old: &[RawTable],
@@ -551,12 +598,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             for i in [slots.slots, table::SLOTS] {
                 put_u64(&mut raw.0, table::slot_offset(0, i as u16) as usize, next);
             }
-            let sum = if t == 0 {
-                table::REBUILDING
-            } else {
-                table::MARK
-            };
-            put_u64(&mut raw.0, table::CHECKSUM as usize, sum);
+            put_u64(&mut raw.0, table::CHECKSUM as usize, believed.mark(at));
             self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
         }
         self.adopt_tables(tables);

@@ -30,8 +30,13 @@ pub const END_DELIMITER: u64 = 0xCCCC_CCCC;
 /// In place of the checksum of table 0: this library is changing the file, slots are up to date.
 /// No computed checksum equals it, so the original rebuilds from the pairs.
 pub const MARK: u64 = u64::MAX;
-/// In place of the checksum of table 0 while a walk writes its slots anew: no slot can be believed.
+/// In place of the checksum of table 0 while a walk makes the tables of a file anew that this library was changing. No
+/// computed checksum equals it. What slots say of copies can be believed, old or new.
 pub const REBUILDING: u64 = 0xFFFF_FFFF_0000_0000;
+/// The same of any other file: only tables with [`MARK`] can be believed, not this one.
+pub const REBUILDING_SOME: u64 = REBUILDING | 1;
+/// The same, and this one as well.
+pub const REBUILDING_FIRST: u64 = REBUILDING | 3;
 
 /// In table 0 while the file is being changed: where the log of [`super::record`]s begins, 0 if there is none.
 pub const LOG: u64 = FIRST_SLOT + slot::SIZE * SLOTS as u64 + 8;

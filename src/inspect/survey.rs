@@ -503,7 +503,7 @@ fn odd_pair(slot: Slot, len: u64) -> Option<u64> {
 fn life(header: &Fields, tables: &[Table]) -> Life {
     match tables.first().map(|t| t.mark) {
         Some(table::MARK) => Life::Open,
-        Some(table::REBUILDING) => Life::Stale,
+        Some(table::REBUILDING | table::REBUILDING_SOME | table::REBUILDING_FIRST) => Life::Stale,
         _ if header.is_closed() || !(header.magic && header.version) => Life::Closed,
         // A header alone that nobody closed has nothing stale in it, but nothing else either.
         _ => Life::Stale,

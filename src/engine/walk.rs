@@ -230,7 +230,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 table::MARK | table::REBUILDING => true,
                 table::REBUILDING_SOME => marked,
                 table::REBUILDING_FIRST => marked || table == 0,
-                // By a walk that ended before it came to table 0.
+                // Marked by a walk that ended before it came to table 0.
                 _ => clean && (marked || raw.checksum() == sum),
             };
             if !can_be {

@@ -2,7 +2,7 @@
 
 use super::scenario::{Call, Effect};
 use kissdb::engine::storage::Event;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A value.
@@ -50,6 +50,15 @@ impl Baseline {
             alien: Vec::new(),
         };
         Self(model.into_iter().map(|(k, v)| (k, permit(v))).collect())
+    }
+
+    /// In a file that the original left open each good copy holds what was there at the last clean close or was given since.
+    pub fn or_older(&mut self, good: &BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>) {
+        for (key, permit) in &mut self.0 {
+            for value in good.get(key).into_iter().flatten() {
+                add(&mut permit.older, value.as_slice().into());
+            }
+        }
     }
 
     /// The original finds this instead, as long as the library has not changed the file.

@@ -2,6 +2,7 @@
 
 use super::history::{Baseline, Bytes, State as KeyState};
 use super::{Rng, number_of};
+use crate::reader;
 use kissdb::Result;
 use kissdb::engine::storage::{Event, Memory};
 use kissdb::engine::{Engine, Position, State, Storage};
@@ -196,6 +197,10 @@ impl Script {
         judge(&ours);
         let mut baseline = Baseline::certain(ours);
         baseline.or_else(found);
+        let expected = reader::read(&image);
+        if !expected.believed {
+            baseline.or_older(&expected.good);
+        }
         Scenario {
             name: self.name,
             image,

@@ -11,7 +11,7 @@ mod support;
 use build::{
     BLOCK_END_AT, Copy, FIRST_TABLE, Image, KEY_AT, NUMBER_AT, PAGE, PAIR_BYTES, block, pair,
 };
-use kissdb::engine::storage::{Memory, Overlay};
+use kissdb::engine::storage::{Event, Memory, Overlay};
 use kissdb::engine::{Engine, Position, State, Storage};
 use std::collections::BTreeMap;
 use support::check::{BLOCK, check};
@@ -252,6 +252,7 @@ fn a_slot_that_leads_into_a_table() {
         image.set_slot(0, index, (at - B) as i64, at as i64, 0);
         let mut e = open(image.bytes);
         let before = all(&mut e);
+        assert_eq!((before.get("/x"), before.len()), (None, 1));
         e.put(b"/other", b"new").expect("puts");
         for (key, value) in &before {
             assert_eq!(get(&mut e, key).as_ref(), Some(value), "{key}");
@@ -292,6 +293,31 @@ fn a_pair_over_the_second_copy_of_another() {
         assert_eq!(check(&closed, false), Vec::<String>::new());
         assert_eq!(all(&mut open(closed)), wanted, "after the close");
     }
+}
+
+#[test]
+fn no_room_for_a_pair_that_must_move() {
+    // On the disk: as above, and the disk is full. The put that needs the pair moved failed, and after it every get did, until
+    // there was room: the walk that could not begin counted as one that somebody must finish.
+    let mut image = Image::with(SETTINGS, &[("/x", b"ex"), ("/y", b"why")]);
+    let at = image.find("/y").2;
+    image.bytes.truncate((at + B) as usize);
+    image.put("/z", b"zed");
+    let mut e = open(image.bytes.clone());
+    e.put(b"/new", b"new").expect("puts");
+    let log = e.store().take_log();
+    let grows = |event: &Event| matches!(event, Event::Length(_));
+    let before = log.iter().position(grows).expect("a pair is moved") as u64;
+    let mut e = open(image.bytes);
+    let wanted = all(&mut e);
+    assert_eq!(wanted.len(), 3);
+    e.store().take_log();
+    e.store().fail_after(Some(before));
+    e.put(b"/new", b"new").expect_err("there is no room");
+    assert_eq!(all(&mut e), wanted, "on the full disk");
+    e.store().fail_after(None);
+    e.put(b"/new", b"new").expect("puts");
+    assert_eq!(all(&mut e).len(), 4);
 }
 
 #[test]

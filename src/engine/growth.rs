@@ -30,7 +30,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Makes the file reach `bytes` behind `at`, in one step: it must never end inside a pair. And
     /// beyond, by whole pairs, because each growth is a change of the file's length.
-    pub(super) fn make_room(&mut self, at: u64, bytes: u64) -> Result<()> {
+    fn make_room(&mut self, at: u64, bytes: u64) -> Result<()> {
         let need = at
             .checked_add(bytes)
             .ok_or(Error::Corrupt("offset out of range"))?;

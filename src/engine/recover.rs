@@ -47,9 +47,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         // The file may end anywhere; from here on it has whole pages.
         self.grow(self.store.len()?.next_multiple_of(PAGE))?;
-        self.st().recovered.store(1, Relaxed);
+        let before = self.st().recovered.swap(1, Relaxed);
         if !marked {
-            return self.walk();
+            return self.walk().inspect_err(|_| {
+                // It could not begin: the file is served as it is.
+                if self.st().walking.load(Relaxed) == 0 {
+                    self.st().recovered.store(before, Relaxed);
+                }
+            });
         }
         let mut synced = false;
         if self.named_log()? != 0 {

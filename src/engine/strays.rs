@@ -19,7 +19,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !clean || len < PAGE + table::SIZE {
             return Ok(());
         }
-        let mut to = len.next_multiple_of(PAGE);
         let (mut number, mut at) = (0, PAGE);
         while at >= PAGE && at.checked_add(table::SIZE).is_some_and(|end| end <= len) {
             let raw = self.raw_table(at)?;
@@ -41,15 +40,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 };
                 let from = found.block(side);
                 if hash::slot(from.key(), self.sizes.slots) == i {
-                    self.grow(to + PAIR)?;
-                    for side in [Side::A, Side::B] {
-                        let (key, value) = (from.key(), from.value(self.sizes));
-                        let copy = RawBlock::new(self.sizes, side, true, key, value, number);
-                        self.replace(side.offset(to), block::SIZE as u64, |i| {
-                            u64_at(&copy.0[..], i)
-                        })?;
-                    }
-                    to += PAIR;
+                    self.append_copy(from, number)?;
                 }
             }
             let next = u64::try_from(raw.slot(table::SLOTS as u16).a).unwrap_or(0);
@@ -60,5 +51,20 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         // Before the tables that name the old places are given up.
         self.sync()
+    }
+
+    /// A new pair behind everything, with the key and value of this block and the number of its table; nothing names
+    /// it yet. Answers its offset.
+    pub(super) fn append_copy(&mut self, from: &RawBlock, number: u64) -> Result<u64> {
+        let to = self.store.len()?.next_multiple_of(PAGE);
+        self.grow(to.saturating_add(PAIR))?;
+        for side in [Side::A, Side::B] {
+            let (key, value) = (from.key(), from.value(self.sizes));
+            let copy = RawBlock::new(self.sizes, side, true, key, value, number);
+            self.replace(side.offset(to), block::SIZE as u64, |i| {
+                u64_at(&copy.0[..], i)
+            })?;
+        }
+        Ok(to)
     }
 }

@@ -8,11 +8,10 @@ use super::state;
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
-use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, Sizes, hash, header, put_u64, u64_at};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 
 /// A pair that the walk found.
 #[derive(Clone, Copy)]
@@ -132,14 +131,16 @@ impl Named {
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes tables and slots anew from what is in the file.
     pub(crate) fn walk(&mut self) -> Result<()> {
-        self.st().walking.store(1, Release);
+        let before = self.st().walking.swap(1, AcqRel);
         self.tell_walk();
         self.sync()?;
         self.redo()?;
         self.rearrange();
         let (words, believed) = self.believable_words()?;
         let (mut tables, mut records) = self.scan(&words)?;
-        if self.move_away(&words, &tables, &records)? {
+        let moved = self.move_away(&words, &tables, &records);
+        // Where there is no room for it, nothing has changed that anybody must finish.
+        if moved.inspect_err(|_| self.st().walking.store(before, Release))? {
             (tables, records) = self.scan(&words)?;
         }
         if records.is_empty() && tables.len() <= 1 && !self.has_table_0()? {
@@ -379,12 +380,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             moved.push(block.clone());
         }
         for block in &moved {
-            let Some(key) = Key::new(block.key()) else {
-                continue;
-            };
-            let to = self.store.len()?.next_multiple_of(PAGE);
-            self.make_room(to, PAIR)?;
-            self.write_new_pair(to, &key, block.value(self.sizes), block.table())?;
+            let to = self.append_copy(block, block.table())?;
             self.tell_moved(to);
         }
         if !moved.is_empty() {

@@ -375,15 +375,17 @@ impl<S: Storage> Reader<'_, S> {
                 self.fetch_ahead(table, slot, buf.is_some());
             }
             let at = table::slot_offset(table, slot);
-            let found = self.store.load_slot(at).ok()?;
-            if found.is_unused() {
+            let most = (AHEAD - slot % AHEAD).min(self.sizes.slots - slot);
+            let unused = self.store.unused_slots(at, most).ok()?;
+            if unused > 0 {
                 // For such a slot perhaps no row was ever made.
                 if self.layout()? != layout {
                     return None;
                 }
-                pos.slot += 1;
+                pos.slot += u64::from(unused);
                 continue;
             }
+            let found = self.store.load_slot(at).ok()?;
             let stamp = self.stamp(slot)?;
             if stamp.layout != layout {
                 return None;
@@ -416,23 +418,13 @@ impl<S: Storage> Reader<'_, S> {
     /// pages, and that is done side by side.
     fn fetch_ahead(&self, table: u64, slot: u16, values: bool) {
         let first = slot.saturating_add(AHEAD);
-        let end = first.saturating_add(AHEAD).min(self.sizes.slots);
-        for i in first..end {
-            if let Ok(Slot { a, word, .. }) = self.store.load_slot(table::slot_offset(table, i))
-                && a > 0
-            {
-                let block = word.side().offset(a as u64);
-                // Keys are mostly short.
-                if values {
-                    self.store.fetch_block(block, 0);
-                } else {
-                    self.store.fetch(block, 1);
-                }
-            }
-        }
+        let n = AHEAD.min(self.sizes.slots.saturating_sub(first));
+        self.store
+            .fetch_named(table::slot_offset(table, first), n, values);
     }
 
     /// Whether an earlier table may hold the same key, which then counts there.
+    #[inline(always)]
     fn is_shadowed(&self, slot: u16, t: usize, print: u16) -> bool {
         let twice = self.index.twice.get(slot as usize);
         twice.is_none_or(|w| w.load(Relaxed))

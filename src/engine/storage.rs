@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::format::block::{self, KEY_LEN, PAIR};
 use crate::format::key::Key;
-use crate::format::slot::{Slot, Word};
+use crate::format::slot::{self, Slot, Word};
 use crate::format::u64_at;
 
 /// The bytes of one file, as the engine sees them.
@@ -39,7 +39,8 @@ pub trait Storage {
         plain::holds(self, at, key)
     }
 
-    /// The key in the key field at `at`, a multiple of 8, as far as there is room; zeros behind it.
+    /// The key in the key field at `at`, a multiple of 8, as far as there is room; zeros behind it, up to the size of the
+    /// field.
     fn read_key(&self, at: u64, key: &mut [u8]) -> Result<()> {
         plain::read_key(self, at, key)
     }
@@ -47,6 +48,11 @@ pub trait Storage {
     /// The slot at `at`, its word loaded first.
     fn load_slot(&self, at: u64) -> Result<Slot> {
         plain::load_slot(self, at)
+    }
+
+    /// How many slots from the one at `at` on were never used, one behind the other, at most `most`.
+    fn unused_slots(&self, at: u64, most: u16) -> Result<u16> {
+        plain::unused_slots(self, at, most)
     }
 
     /// The value of the block at `at` is copied into `buf` if it fits. Answers its size in bytes, at
@@ -72,6 +78,10 @@ pub trait Storage {
     /// What a look-up reads of the block at `at` is about to be read: its key, of this many bytes, and where its value
     /// begins. Nothing depends on it.
     fn fetch_block(&self, _at: u64, _key: usize) {}
+
+    /// The blocks that the live ones of so many slots from `at` on name are about to be read: their keys, and their values
+    /// if `values`. Nothing depends on it.
+    fn fetch_named(&self, _at: u64, _slots: u16, _values: bool) {}
 
     /// Where the next byte may be that is not zero, at `at` or behind it; at most the length of the file.
     fn next_data(&self, at: u64) -> Result<u64> {
@@ -171,11 +181,11 @@ pub(crate) mod plain {
     }
 
     pub fn read_key<S: Storage + ?Sized>(store: &S, at: u64, key: &mut [u8]) -> Result<()> {
-        let (key, behind) = key.split_at_mut(key.len().min(KEY_LEN));
+        let n = key.len().min(KEY_LEN);
+        let key = &mut key[..n];
         store.read(at, key)?;
-        let end = key.iter().position(|&b| b == 0).unwrap_or(key.len());
+        let end = key.iter().position(|&b| b == 0).unwrap_or(n);
         key[end..].fill(0);
-        behind.fill(0);
         Ok(())
     }
 
@@ -183,6 +193,14 @@ pub(crate) mod plain {
         let word = Word(store.load(at + 16)?);
         let (a, b) = (store.load(at)? as i64, store.load(at + 8)? as i64);
         Ok(Slot { a, b, word })
+    }
+
+    pub fn unused_slots<S: Storage + ?Sized>(store: &S, at: u64, most: u16) -> Result<u16> {
+        let mut n = 0;
+        while n < most && load_slot(store, at + slot::SIZE * u64::from(n))?.is_unused() {
+            n += 1;
+        }
+        Ok(n)
     }
 
     pub fn read_value<S: Storage + ?Sized>(

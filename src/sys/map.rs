@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::block::{self, KEY_LEN, PAIR};
 use crate::format::key::Key;
-use crate::format::slot::{Slot, Word};
+use crate::format::slot::{self, Slot, Word};
 use memmap2::{MmapOptions, MmapRaw};
 use std::io;
 use std::sync::atomic::{
@@ -165,6 +165,13 @@ impl FileMap {
         (address != 0).then(|| (address + (at - piece_start(n)) as usize) as *mut u8)
     }
 
+    /// The address of so many slots, if [`FileMap::one`] knows it.
+    #[inline(always)]
+    fn slots(&self, at: u64, n: u16) -> Option<*mut u8> {
+        self.one(at, slot::SIZE as usize * usize::from(n))
+            .filter(|_| at.is_multiple_of(8))
+    }
+
     /// Calls `f` with the addresses of the parts of a range that is inside the file.
     fn parts(&self, at: u64, len: usize, mut f: impl FnMut(*mut u8, usize, usize)) -> Result<()> {
         let end = at
@@ -258,25 +265,20 @@ impl Storage for FileMap {
             return plain::read_key(self, at, key);
         };
         const LOW: u64 = 0x0101_0101_0101_0101;
-        let mut done = 0;
-        while done < KEY_LEN && done < key.len() {
+        let mut found = [[0; 8]; KEY_LEN / 8];
+        for (i, bytes) in found.iter_mut().enumerate() {
             // SAFETY: the field is mapped, inside the file, and begins at a multiple of 8.
-            let word = unsafe { word_at(field, done) };
+            let word = unsafe { word_at(field, 8 * i) };
             // The top bit of the first byte that is 0; above it there may be others.
             let end = word.wrapping_sub(LOW) & !word & (LOW << 7);
-            let key_bytes = match end {
-                0 => u64::MAX,
-                _ => (end ^ (end - 1)) >> 8,
-            };
-            let bytes = (word & key_bytes).to_le_bytes();
-            let n = (key.len() - done).min(8);
-            key[done..done + n].copy_from_slice(&bytes[..n]);
-            done += n;
             if end != 0 {
+                *bytes = (word & (end ^ (end - 1)) >> 8).to_le_bytes();
                 break;
             }
+            *bytes = word.to_le_bytes();
         }
-        key[done..].fill(0);
+        let n = key.len().min(KEY_LEN);
+        key[..n].copy_from_slice(&found.as_flattened()[..n]);
         Ok(())
     }
 
@@ -286,6 +288,25 @@ impl Storage for FileMap {
             for line in (0..len).step_by(LINE) {
                 // SAFETY: inside the same mapped range.
                 prefetch(unsafe { from.add(line) });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_named(&self, at: u64, slots: u16, values: bool) {
+        let Some(first) = self.slots(at, slots) else {
+            return;
+        };
+        for i in 0..usize::from(slots) {
+            // SAFETY: one of the mapped slots.
+            let Slot { a, word, .. } = unsafe { slot_at(first, i) };
+            if a > 0 {
+                let block = word.side().offset(a as u64);
+                // Keys are mostly short.
+                match values {
+                    true => self.fetch_block(block, 0),
+                    false => self.fetch(block, 1),
+                }
             }
         }
     }
@@ -306,17 +327,21 @@ impl Storage for FileMap {
 
     #[inline(always)]
     fn load_slot(&self, at: u64) -> Result<Slot> {
-        let Some(slot) = self.one(at, 24).filter(|_| at.is_multiple_of(8)) else {
-            return plain::load_slot(self, at);
+        match self.slots(at, 1) {
+            // SAFETY: a mapped slot.
+            Some(slot) => Ok(unsafe { slot_at(slot, 0) }),
+            None => plain::load_slot(self, at),
+        }
+    }
+
+    #[inline(always)]
+    fn unused_slots(&self, at: u64, most: u16) -> Result<u16> {
+        let Some(first) = self.slots(at, most) else {
+            return plain::unused_slots(self, at, most);
         };
-        // SAFETY: 24 mapped bytes at a multiple of 8, inside the file.
-        let word = |i: usize| unsafe { word_at(slot, 8 * i) };
-        let last = Word(word(2));
-        Ok(Slot {
-            a: word(0) as i64,
-            b: word(1) as i64,
-            word: last,
-        })
+        // SAFETY: one of the mapped slots.
+        let unused = |&i: &u16| unsafe { slot_at(first, i.into()) }.is_unused();
+        Ok((0..most).take_while(unused).count() as u16)
     }
 
     #[inline(always)]
@@ -492,6 +517,22 @@ unsafe fn word_at(at: *mut u8, from: usize) -> u64 {
     u64::from_le(unsafe { &*at.add(from).cast::<AtomicU64>() }.load(Acquire))
 }
 
+/// One of several slots, its word loaded first.
+///
+/// # Safety
+/// It is mapped, and they begin at a multiple of 8.
+#[inline(always)]
+unsafe fn slot_at(first: *mut u8, i: usize) -> Slot {
+    // SAFETY: three words, the caller's promise.
+    let word = |n: usize| unsafe { word_at(first, slot::SIZE as usize * i + 8 * n) };
+    let last = Word(word(2));
+    Slot {
+        a: word(0) as i64,
+        b: word(1) as i64,
+        word: last,
+    }
+}
+
 /// Whether a key field holds this key.
 ///
 /// # Safety
@@ -594,6 +635,9 @@ mod tests {
                 plain::read_key(&map, at, &mut fields[1][..key_room])?;
                 prop_assert_eq!(fields[0], fields[1]);
                 prop_assert_eq!(map.load_slot(at)?, plain::load_slot(&map, at)?);
+                let some = most as u16 % 20;
+                let unused = map.unused_slots(at, some)?;
+                prop_assert_eq!(unused, plain::unused_slots(&map, at, some)?);
                 let mut values = [[0xEE; VALUE_LEN + 1000]; 2];
                 let sizes = [
                     map.read_value(at, most, &mut values[0][..value_room])?,

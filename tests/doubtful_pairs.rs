@@ -138,6 +138,27 @@ fn a_damaged_copy_in_front_of_an_intact_pair() {
 }
 
 #[test]
+fn a_part_of_a_table_in_front_of_an_intact_pair() {
+    // On the disk: a sector of a table, start delimiter and slots, has landed in front of an intact pair; no link leads to
+    // it. The walk took it for a table that has lost its end, and passed over the pair that lies where the rest of such a table
+    // would. The user lost a key that no damage had touched.
+    for pages in [1, 2] {
+        let mut image = Image::new(SMALL);
+        image.put("/first", b"1");
+        let mut part = vec![0; (pages * PAGE) as usize];
+        part[..512].copy_from_slice(&image.bytes[FIRST_TABLE as usize..][..512]);
+        let at = image.find("/first").2;
+        build::set_slot(&mut part, 0, at as i64, (at + B) as i64, 0);
+        image.append(&part);
+        image.put("/radio/volume", b"7");
+        image.set(FIRST_TABLE, 0); // Walked for certain.
+        let wanted: [(&str, &[u8]); 2] = [("/first", b"1"), ("/radio/volume", b"7")];
+        holds(&image, &wanted);
+        holds(&marked(image), &wanted);
+    }
+}
+
+#[test]
 fn a_stray_pair_across_one_that_its_slot_names() {
     // On the disk: an intact pair that its slot names; a page before it a deleted copy A, whose copy B is good as well
     // (the checksum of small values covers a few hundred bytes of it). The walk took the first of the two that it

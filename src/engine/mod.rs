@@ -172,6 +172,16 @@ impl Pair {
         }
     }
 
+    /// Whether one copy says something.
+    pub fn is_good(&self, side: Side) -> bool {
+        self.outcome_of(side) != Outcome::Damaged
+    }
+
+    /// Whether both do.
+    pub fn is_intact(&self) -> bool {
+        self.is_good(Side::A) && self.is_good(Side::B)
+    }
+
     /// Which copy counts. `word` is the third word of the pair's slot, if that can be believed.
     ///
     /// Whether the pair is deleted is copy A's to say, as for the original, so that both always

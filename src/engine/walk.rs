@@ -110,14 +110,14 @@ impl Named {
         let owns = |name: &Name| {
             [Side::A, Side::B].into_iter().any(|s| {
                 let home = hash::slot(pair.block(s).key(), sizes.slots);
-                pair.outcome_of(s) != Outcome::Damaged && home == name.slot
+                pair.is_good(s) && home == name.slot
             })
         };
         let mut all = all.map(|(_, name)| name);
         // The one with the table that the pair names, if there is one.
         let at_home = |name: &&Name| {
             let good = [Side::A, Side::B].into_iter();
-            let mut good = good.filter(|&s| pair.outcome_of(s) != Outcome::Damaged);
+            let mut good = good.filter(|&s| pair.is_good(s));
             owns(name) && good.any(|s| pair.block(s).table() == name.table)
         };
         let home = all.clone().find(at_home);
@@ -268,6 +268,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if len < PAGE + table::SIZE {
             return Ok((tables, records));
         }
+        let (linked, _) = self.chain()?;
         // Table 0 has its fixed place; if it is lost, an empty one stands there.
         tables.push(PAGE);
         let mut p = PAGE + table::SIZE;
@@ -278,7 +279,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 records.try_reserve(1).map_err(|_| Error::Memory)?;
                 records.push(r);
                 p += PAIR;
-            } else if self.is_table(p, len)? {
+            } else if self.is_table(p, len, &linked)? {
                 tables.try_reserve(1).map_err(|_| Error::Memory)?;
                 tables.push(p);
                 p += table::SIZE;
@@ -319,10 +320,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// A stray copy A without its B, in whose place an intact pair begins; or a stray pair in which
     /// another begins that its slot names. What its own slot names is cut only by another such pair.
     fn is_cut_by_another(&self, p: u64, words: &Named) -> Result<bool> {
-        let good = |pair: &Pair, side| pair.outcome_of(side) != Outcome::Damaged;
         let named = |pair: &Pair| words.of(pair, self.sizes).is_some_and(|(_, owns)| owns);
         let pair = self.read_pair(p)?;
-        let (a, b) = (pair.verdict(Side::A).good, good(&pair, Side::B));
+        let (a, b) = (pair.verdict(Side::A).good, pair.is_good(Side::B));
         // In B's place a copy A may lie, whose bytes are as good: B it is not.
         let alone = a && !b;
         let stray = !named(&pair);
@@ -337,8 +337,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 && self.pair_delimiters(q)? >= 2
             {
                 let other = self.read_pair(q)?;
-                let intact = good(&other, Side::A) && good(&other, Side::B);
-                if intact && (by_place && stray || named(&other)) {
+                if other.is_intact() && (by_place && stray || named(&other)) {
                     return Ok(true);
                 }
             }
@@ -429,8 +428,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }))
     }
 
-    /// Both delimiters, or one and slots that point to pairs.
-    fn is_table(&self, p: u64, len: u64) -> Result<bool> {
+    /// Both delimiters, or one and slots that point to pairs; then no intact pair begins inside, if no link leads to it.
+    fn is_table(&self, p: u64, len: u64, linked: &[u64]) -> Result<bool> {
         if p + table::SIZE > len {
             return Ok(false);
         }
@@ -449,6 +448,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             match slot.pair(len) {
                 Some(pair) if self.pair_delimiters(pair)? > 0 => some = true,
                 _ => return Ok(false),
+            }
+        }
+        if some && linked.binary_search(&p).is_err() {
+            for q in [p + PAGE, p + 2 * PAGE] {
+                if self.pair_delimiters(q)? >= 2 && self.read_pair(q)?.is_intact() {
+                    return Ok(false);
+                }
             }
         }
         Ok(some)

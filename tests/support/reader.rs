@@ -309,6 +309,13 @@ pub fn read(bytes: &[u8]) -> Expected {
                     *copies.entry(c.key).or_default() += 1;
                     live.entry(c.key).or_default().insert(c.value);
                 }
+                // A delete that did not reach copy A is none, and what it has left in B is perhaps what its slot names.
+                if let Some(b) = file.copy(at + BLOCK, 1).filter(|b| side == 0 && b.good)
+                    && (c.kind, b.kind) == (Kind::Live, Kind::Deleted)
+                    && b.key == c.key
+                {
+                    live.entry(c.key).or_default().insert(b.value);
+                }
             }
         }
     }
@@ -409,7 +416,10 @@ pub fn read(bytes: &[u8]) -> Expected {
             || named
                 .keys()
                 .any(|&q| q != at && q < at + PAIR && at < q + PAIR);
-        if overlapped || !out.believed && !met.contains(&at) {
+        // Where no slot says so either, what is met first need not be it.
+        let before = (1..PAIR / PAGE).filter_map(|n| at.checked_sub(n * PAGE));
+        let doubted = || before.filter(|&q| q > PAGE).any(|q| file.signs(q).1);
+        if overlapped || !out.believed && (!met.contains(&at) || slot.is_none() && doubted()) {
             out.ambiguous += 1;
             continue;
         }

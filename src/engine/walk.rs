@@ -189,11 +189,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// From now on until the new tables are on the medium, only walks read the old ones, and believe those that this one
-    /// does: of two copies each takes the same. The file has a table before its header says that it was not closed.
+    /// does: of two copies each takes the same. With its delimiters a table can be whole that was not, so they follow. The
+    /// file has a table before its header says that it was not closed.
     fn forget_tables(&mut self, tables: &[u64], believed: &Believed) -> Result<()> {
         self.grow(PAGE + table::SIZE)?;
-        self.store.store(PAGE, table::START_DELIMITER)?;
-        self.store.store(PAGE + table::END, table::END_DELIMITER)?;
         if believed.first != table::REBUILDING {
             for &t in tables.iter().skip(1) {
                 self.store.store(t + table::CHECKSUM, believed.mark(t))?;
@@ -202,6 +201,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.store(PAGE + table::CHECKSUM, believed.first)?;
         self.sync()?;
+        if self.raw_table(PAGE)?.delimiters() < 2 {
+            self.store.store(PAGE, table::START_DELIMITER)?;
+            self.store.store(PAGE + table::END, table::END_DELIMITER)?;
+            self.sync()?;
+        }
         self.store.store(header::CLOSE_FAILED, 1)?;
         self.store.store(header::CLOSE_OK, 0)?;
         self.sync()

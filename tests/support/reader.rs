@@ -219,10 +219,12 @@ impl<'a> File<'a> {
     }
 
     /// Where a slot that is live points, if both its offsets agree.
-    /// In a file that is being changed that of B may name a record of the log instead.
+    /// In a file that is being changed that of B may name a record of the log instead, or that of A not have arrived.
     fn slot(&self, table: usize, i: usize, logs: bool) -> (Option<usize>, u64) {
         let at = table + 16 + 24 * i;
         let (a, b) = (self.word(at), self.word(at + 8));
+        let torn = logs && a == 0 && b > BLOCK as u64;
+        let a = if torn { b - BLOCK as u64 } else { a };
         let place = usize::try_from(a).ok().filter(|&p| {
             p > 0
                 && p < self.len

@@ -1,12 +1,12 @@
 //! Opens a state and says what is wrong with it.
 
 use super::history::{Bytes, Permit, Permits};
-use super::scenario::{iterate, read_all};
+use super::scenario::{iterate, read_all, read_known};
 use crate::check;
 use crate::original::{self, Reading};
 use crate::reader;
 use kissdb::engine::storage::{Memory, Overlay};
-use kissdb::engine::{Engine, State, Storage};
+use kissdb::engine::{Engine, Position, State, Storage};
 use std::collections::BTreeMap;
 
 /// Those that begin or end a copy, live or deleted.
@@ -37,6 +37,39 @@ pub struct Case<'a> {
 pub fn check(case: &Case) -> Result<(), String> {
     originals(case).map_err(|e| format!("P3: {e}"))?;
     ours(case).map_err(|e| format!("P2: {e}"))
+}
+
+/// The same of a file that was damaged before: what no damage has touched is as permitted, and stays so. Of the rest
+/// nothing is known.
+pub fn check_damaged(case: &Case) -> Result<(), String> {
+    let mut engine = open(Memory::new(case.image.to_vec()), true)?;
+    if case.seed & 1 != 0 {
+        look_at_everything(&mut engine)?;
+    }
+    let mut model = read_known(&mut engine, case.permits.keys())?;
+    permitted(case.permits, &model)?;
+    if case.seed & 2 != 0 {
+        look_at_everything(&mut engine)?;
+    }
+    change(case, &mut engine, &mut model)?;
+    let keys: Vec<_> = model.keys().chain(case.permits.keys()).cloned().collect();
+    let found = read_known(&mut engine, keys.iter())?;
+    same("behind a change", &found, &model)?;
+    engine.settle().map_err(|e| format!("close: {e}"))?;
+    let mut again = open(Memory::new(engine.store().bytes()), true)?;
+    let found = read_known(&mut again, keys.iter())?;
+    same("behind the close", &found, &model)
+}
+
+fn look_at_everything<S: Storage>(engine: &mut Engine<S, State>) -> Result<(), String> {
+    let mut pos = Position::default();
+    loop {
+        match engine.next(&mut pos, None) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(e) => return Err(format!("the iterator: {e}")),
+        }
+    }
 }
 
 fn open<S: Storage>(store: S, writable: bool) -> Result<Engine<S, State>, String> {

@@ -137,6 +137,7 @@ fn life_after(before: &Played, number: usize, epoch: &Epoch, choice: &Choice) ->
         baseline: Baseline::of(permits),
         ops,
         ours: before.scenario.ours,
+        damaged: before.scenario.damaged,
         fault: before.scenario.fault,
     }
 }
@@ -435,7 +436,10 @@ fn judge(played: &Played, epoch: &Epoch, choice: &Choice, seed: u64) -> Result<(
         ours: played.scenario.ours,
         seed,
     };
-    quietly(|| replay::check(&case))?
+    quietly(|| match played.scenario.damaged {
+        true => replay::check_damaged(&case),
+        false => replay::check(&case),
+    })?
 }
 
 /// The same failure with as little as possible on the medium, or as little as possible missing.

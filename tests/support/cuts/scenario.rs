@@ -53,6 +53,8 @@ pub struct Scenario {
     pub ops: Vec<Op>,
     /// The file was never in other hands.
     pub ours: bool,
+    /// The file was damaged before: only of the keys of `baseline` and of those in `ops` is anything known.
+    pub damaged: bool,
     /// How the medium deceives the engine.
     pub fault: Fault,
 }
@@ -207,6 +209,20 @@ impl Script {
             baseline,
             ops: self.ops,
             ours: false,
+            damaged: false,
+            fault: Fault::None,
+        }
+    }
+
+    /// The same calls on a damaged file. `known`: what no damage has touched.
+    pub fn on_damaged(self, image: Vec<u8>, known: BTreeMap<Vec<u8>, Bytes>) -> Scenario {
+        Scenario {
+            name: self.name,
+            image,
+            baseline: Baseline::certain(known),
+            ops: self.ops,
+            ours: false,
+            damaged: true,
             fault: Fault::None,
         }
     }
@@ -226,6 +242,7 @@ impl Script {
                 baseline,
                 ops: prelude,
                 ours: true,
+                damaged: false,
                 fault: Fault::None,
             };
             let record = past.record();
@@ -238,6 +255,7 @@ impl Script {
             baseline,
             ops: self.ops,
             ours: true,
+            damaged: false,
             fault: Fault::None,
         }
     }
@@ -450,8 +468,11 @@ impl Player<'_> {
             }
             Op::Read => {
                 let keys = self.keys.clone();
-                let seen =
-                    read_all(self.engine(), keys.iter()).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let seen = match self.scenario.damaged {
+                    true => read_known(self.engine(), keys.iter()),
+                    false => read_all(self.engine(), keys.iter()),
+                };
+                let seen = seen.unwrap_or_else(|e| panic!("{name}: {e}"));
                 if self.certain {
                     assert!(seen == self.model, "{name}: read something else");
                 } else if let Some(key) = self.scenario.baseline.contradicts(&seen) {
@@ -527,12 +548,7 @@ pub fn read_all<'k, S: Storage, H: AsRef<State>>(
     engine: &mut Engine<S, H>,
     keys: impl Iterator<Item = &'k Vec<u8>>,
 ) -> std::result::Result<BTreeMap<Vec<u8>, Bytes>, String> {
-    let mut found = BTreeMap::new();
-    for key in keys {
-        if let Some(value) = read_one(engine, key)? {
-            found.insert(key.clone(), value);
-        }
-    }
+    let found = read_known(engine, keys)?;
     let listed = iterate(engine)?;
     if listed != found {
         let only = |a: &BTreeMap<Vec<u8>, Bytes>, b: &BTreeMap<Vec<u8>, Bytes>| {
@@ -547,6 +563,20 @@ pub fn read_all<'k, S: Storage, H: AsRef<State>>(
             only(&listed, &found),
             only(&found, &listed)
         ));
+    }
+    Ok(found)
+}
+
+/// What `get` finds of `keys`.
+pub fn read_known<'k, S: Storage, H: AsRef<State>>(
+    engine: &mut Engine<S, H>,
+    keys: impl Iterator<Item = &'k Vec<u8>>,
+) -> std::result::Result<BTreeMap<Vec<u8>, Bytes>, String> {
+    let mut found = BTreeMap::new();
+    for key in keys {
+        if let Some(value) = read_one(engine, key)? {
+            found.insert(key.clone(), value);
+        }
     }
     Ok(found)
 }

@@ -11,7 +11,7 @@
 //! | `KISSDB_CUT_SCENARIO` | only scenarios with this in their name |
 //! | `KISSDB_CUT_DEPTH` | how often a recovery is cut in its turn, 0 to 3 |
 //! | `KISSDB_CUT_FAILURES` | end after so many kinds of failures |
-//! | `KISSDB_CUT_DAMAGED` | how many damaged files, which the seed chooses |
+//! | `KISSDB_CUT_DAMAGED` | how many damaged files, chosen by the seed, of some 500 states each: one for 2,000 states |
 //! | `KISSDB_CUT_REPLAY` | the path of one state, as a failure prints it |
 //! | `KISSDB_CUT_DUMP` | a directory for the files of a replay |
 #![allow(clippy::type_complexity, clippy::needless_range_loop)]
@@ -816,10 +816,15 @@ fn of_damaged_files(seed: u64, files: u64) -> Vec<Scenario> {
         let mut image = mutate::damaged(&seeds, number, u32::MAX).bytes;
         image.resize(image.len().next_multiple_of(4096), 0);
         let want = reader::read(&image);
+        if want.foreign {
+            // A copy of a key where nobody looks for it is found by a walk only, perhaps behind a delete of the key.
+            continue;
+        }
         let mut known = BTreeMap::new();
         for (key, values) in want.must {
-            // Where good copies differ, which one counts can be lost with the rest of a table.
-            if values.len() == 1 && want.good.get(&key).is_some_and(|all| all.len() == 1) {
+            // Which of two counts is lost, in a closed file, by a cut between the marks in header and table.
+            let one = want.good.get(&key).is_some_and(|all| all.len() == 1);
+            if values.len() == 1 && (one || want.marked) {
                 known.extend(values.iter().map(|v| (key.clone(), v.as_slice().into())));
             }
         }
@@ -906,6 +911,13 @@ fn tell(report: &Report, seed: u64) {
     }
 }
 
+fn asked_for(mut all: Vec<Scenario>) -> Vec<Scenario> {
+    if let Ok(part) = std::env::var("KISSDB_CUT_SCENARIO") {
+        all.retain(|s| s.name.contains(&part));
+    }
+    all
+}
+
 /// Whether one state is asked for instead of all; it is shown if it is one of these scenarios.
 fn is_replayed(all: &[Scenario]) -> bool {
     let Ok(path) = std::env::var("KISSDB_CUT_REPLAY") else {
@@ -919,12 +931,9 @@ fn is_replayed(all: &[Scenario]) -> bool {
 
 #[test]
 fn no_cut_loses_anything() {
-    let mut all = scenarios();
+    let all = asked_for(scenarios());
     if is_replayed(&all) {
         return;
-    }
-    if let Ok(part) = std::env::var("KISSDB_CUT_SCENARIO") {
-        all.retain(|s| s.name.contains(&part));
     }
     let first = number("KISSDB_CUT_SEED", 1);
     for seed in first..first + number("KISSDB_CUT_SEEDS", 1) {
@@ -945,10 +954,11 @@ fn no_cut_loses_anything() {
 fn no_cut_loses_what_no_damage_has_touched() {
     let first = number("KISSDB_CUT_SEED", 1);
     for seed in first..first + number("KISSDB_CUT_SEEDS", 1) {
-        let states = default_states() / 10;
-        let files = number("KISSDB_CUT_DAMAGED", states / 200);
+        let states = number("KISSDB_CUT_STATES", default_states());
+        let files = number("KISSDB_CUT_DAMAGED", states / 2000);
         let mut all = of_damaged_files(seed, files);
         all.push(a_lost_start_of_a_table());
+        let all = asked_for(all);
         if is_replayed(&all) {
             return;
         }

@@ -802,51 +802,65 @@ fn a_lost_start_of_a_table() -> Scenario {
 /// Files that were damaged, of this library in every state and of the original. What no damage has touched must outlive a
 /// power cut as well, in the first changes and in the recovery before them.
 fn of_damaged_files(seed: u64, files: u64) -> Vec<Scenario> {
-    let mut rng = procs::Rng(seed);
-    let mut seeds: Vec<_> = (0..100)
+    let mut rng = procs::Rng(2_303);
+    let mut seeds: Vec<_> = (0..200)
         .map(|_| made::file(&mut rng))
         .map(|(name, bytes)| mutate::Seed::new(name, bytes))
         .collect();
     for name in ["01-basic", "05-rct", "unclean-first", "unclean-later"] {
         seeds.push(mutate::Seed::new(name.into(), packed("golden", name)));
     }
-    let mut all = Vec::new();
-    while (all.len() as u64) < files {
-        let number = rng.next();
-        let mut image = mutate::damaged(&seeds, number, u32::MAX).bytes;
-        image.resize(image.len().next_multiple_of(4096), 0);
-        let want = reader::read(&image);
-        if want.foreign {
-            // A copy of a key where nobody looks for it is found by a walk only, perhaps behind a delete of the key.
-            continue;
-        }
-        let mut known = BTreeMap::new();
-        for (key, values) in want.must {
-            // Which of two counts is lost, in a closed file, by a cut between the marks in header and table.
-            let one = want.good.get(&key).is_some_and(|all| all.len() == 1);
-            if values.len() == 1 && (one || want.marked) {
-                known.extend(values.iter().map(|v| (key.clone(), v.as_slice().into())));
-            }
-        }
-        let names = known.keys().cloned().map(String::from_utf8);
-        let names: Vec<_> = names.filter_map(Result::ok).collect();
-        let [first, .., last] = &names[..] else {
-            continue;
-        };
-        let most = want.value_size;
-        let script = Script::new(&format!("damaged-{number:016x}"), SETTINGS)
-            .put("/cut/new", most.min(150))
-            .put(first, most.min(100))
-            .sync()
-            .delete(last)
-            .put(first, most.min(60))
-            .put(first, most.min(70))
-            .sync()
-            .put(last, most.min(80))
-            .close();
-        all.push(script.on_damaged(image, known));
+    let path = std::env::var("KISSDB_CUT_REPLAY").unwrap_or_default();
+    let asked = path
+        .strip_prefix(DAMAGED)
+        .and_then(|rest| u64::from_str_radix(rest.get(..16)?, 16).ok());
+    if let Some(number) = asked {
+        return damaged_file(&seeds, number).into_iter().collect();
     }
-    all
+    let mut rng = procs::Rng(seed);
+    let all = std::iter::from_fn(|| Some(rng.next()));
+    all.filter_map(|number| damaged_file(&seeds, number))
+        .take(files as usize)
+        .collect()
+}
+
+/// Before the number of the damage in the name of such a scenario.
+const DAMAGED: &str = "damaged-";
+
+/// `None`: too little is known of it.
+fn damaged_file(seeds: &[mutate::Seed], number: u64) -> Option<Scenario> {
+    let mut image = mutate::damaged(seeds, number, u32::MAX).bytes;
+    image.resize(image.len().next_multiple_of(4096), 0);
+    let want = reader::read(&image);
+    if want.foreign {
+        // A copy of a key where nobody looks for it is found by a walk only, perhaps behind a delete of the key.
+        return None;
+    }
+    let mut known = BTreeMap::new();
+    for (key, values) in want.must {
+        // Which of two counts is lost, in a closed file, by a cut between the marks in header and table.
+        let one = want.good.get(&key).is_some_and(|all| all.len() == 1);
+        if values.len() == 1 && (one || want.marked) {
+            known.extend(values.iter().map(|v| (key.clone(), v.as_slice().into())));
+        }
+    }
+    let names = known.keys().cloned().map(String::from_utf8);
+    let names: Vec<_> = names.filter_map(Result::ok).collect();
+    let [first, .., last] = &names[..] else {
+        return None;
+    };
+    let most = want.value_size;
+    let script = Script::new(&format!("{DAMAGED}{number:016x}"), SETTINGS)
+        .put("/cut/new", most.min(150))
+        .put(first, most.min(100))
+        .sync()
+        .delete(last)
+        .put(first, most.min(60))
+        .put(first, most.min(70))
+        .sync()
+        .put(last, most.min(80))
+        .close();
+    Some(script.on_damaged(image, known))
 }
 
 /// A value with block delimiters wherever a page can begin in it: who looks into values stumbles.

@@ -317,6 +317,27 @@ fn a_pair_over_the_second_copy_of_another() {
 }
 
 #[test]
+fn a_pair_over_the_second_copy_of_another_in_a_file_that_was_not_closed() {
+    // On the disk: the original was putting /y when power went, and the file ended behind its copy A. The original found /y by that,
+    // put the pair of /z where copy B would be, and power went again. It still found all keys; the walk of this library took
+    // copy A of /y for a remnant.
+    let mut image = Image::with(SETTINGS, &[("/x", b"ex"), ("/y", b"why")]).unclean();
+    let at = image.find("/y").2;
+    image.bytes.truncate((at + B) as usize);
+    image.put("/z", b"zed");
+    let wanted: [(&str, &[u8]); 3] = [("/x", b"ex"), ("/y", b"why"), ("/z", b"zed")];
+    let found = support::original::recover(&image.bytes).pairs;
+    assert_eq!(found.len(), 3);
+    for (key, value) in wanted {
+        assert_eq!(found.get(key.as_bytes()).map(Vec::as_slice), Some(value));
+    }
+    holds(&image, &wanted);
+    // What is somewhere else as well is a remnant.
+    image.append(&pair(SETTINGS, true, b"/y", b"new", 0));
+    holds(&image, &[("/x", b"ex"), ("/y", b"new"), ("/z", b"zed")]);
+}
+
+#[test]
 fn no_room_for_a_pair_that_must_move() {
     // On the disk: as above, and the disk is full. The put that needs the pair moved failed, and after it every get did, until
     // there was room: the walk that could not begin counted as one that somebody must finish.

@@ -502,7 +502,7 @@ fn scenarios() -> Vec<Scenario> {
     scripts.extend(of_the_log());
     let mut all: Vec<Scenario> = scripts.into_iter().map(Script::finish).collect();
     all.extend(of_the_original());
-    all.push(over_a_second_copy());
+    all.extend([true, false].map(over_a_second_copy));
     all
 }
 
@@ -707,8 +707,8 @@ fn seal_first_table(image: &mut [u8]) {
     table[8..12].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// A closed file that was cut off behind the first copy of /y; the original put the pair of /z there.
-fn over_a_second_copy() -> Scenario {
+/// A file that was cut off behind the first copy of /y; the original put the pair of /z there, and closed it or not.
+fn over_a_second_copy(closed: bool) -> Scenario {
     const PAIR: usize = 16384;
     let mut image = Script::new("over-a-second-copy", SETTINGS)
         .put("/x", 100)
@@ -729,8 +729,13 @@ fn over_a_second_copy() -> Scenario {
         image[at..at + 8].copy_from_slice(&moved.to_le_bytes());
     }
     seal_first_table(&mut image);
+    if !closed {
+        image[16] = 1;
+        image[24] = 0;
+    }
     let found = found_in(&image);
-    Script::new("over-a-second-copy", SETTINGS)
+    let name = if closed { "" } else { "-left-open" };
+    Script::new(&format!("over-a-second-copy{name}"), SETTINGS)
         .put("/new", 70)
         .put("/x", 60)
         .sync()

@@ -554,7 +554,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
         }
-        let written = self.write_new_pair(pair, key, value, place.table as u64);
+        let written = self.write_new_pair(pair, key.bytes(), value, place.table as u64);
         if written.is_err() && !in_gap {
             // As it was. Zeros could not be stored into pages that the medium has no room for. The end of the log has
             // ended what was under way.

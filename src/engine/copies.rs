@@ -83,21 +83,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(super) fn write_new_pair(
         &mut self,
         pair: u64,
-        key: &Key,
+        key: &[u8],
         value: &[u8],
         table: u64,
     ) -> Result<u32> {
         let mut both = [0; PAIR as usize];
         let (a, b) = both.split_at_mut(block::SIZE);
         let sum = if self.sizes.covers_all() && !value.is_empty() {
-            let sum = RawBlock::sum_of(key.bytes(), value, table);
+            let sum = RawBlock::sum_of(key, value, table);
             for half in [&mut *a, &mut *b] {
-                block::fill(half, key.bytes(), value, table);
+                block::fill(half, key, value, table);
                 put_u64(half, block::CHECKSUM, u64::from(sum));
             }
             sum
         } else {
-            let mut block = RawBlock::new(self.sizes, Side::A, true, key.bytes(), value, table);
+            let mut block = RawBlock::new(self.sizes, Side::A, true, key, value, table);
             block.mark_empty(self.sizes);
             self.prepare_uncovered(pair, &block)?;
             for half in [&mut *a, &mut *b] {

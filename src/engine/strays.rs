@@ -6,7 +6,7 @@
 //! changed, and found there by the walk that follows.
 
 use super::{Engine, Outcome, State, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::{PAGE, hash, header, table, u64_at};
 
@@ -20,6 +20,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(());
         }
         let (mut number, mut at) = (0, PAGE);
+        let mut copies = Vec::new();
         while at >= PAGE && at.checked_add(table::SIZE).is_some_and(|end| end <= len) {
             let raw = self.raw_table(at)?;
             if raw.delimiters() != 2 || raw.checksum() != u64_at(&raw.0, table::CHECKSUM as usize) {
@@ -40,7 +41,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 };
                 let from = found.block(side);
                 if hash::slot(from.key(), self.sizes.slots) == i {
-                    self.append_copy(from, number)?;
+                    copies.try_reserve(1).map_err(|_| Error::Memory)?;
+                    copies.push(self.append_copy(from, number)?);
                 }
             }
             let next = u64::try_from(raw.slot(table::SLOTS as u16).a).unwrap_or(0);
@@ -50,21 +52,31 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             (number, at) = (number + 1, next);
         }
         // Before the tables that name the old places are given up.
-        self.sync()
+        self.end_copies(&copies)
     }
 
     /// A new pair behind everything, with the key and value of this block and the number of its table; nothing names
-    /// it yet. Answers its offset.
+    /// it yet, and it has no end delimiters ([`Engine::end_copies`]). Answers its offset.
     pub(super) fn append_copy(&mut self, from: &RawBlock, number: u64) -> Result<u64> {
         let to = self.store.len()?.next_multiple_of(PAGE);
         self.grow(to.saturating_add(PAIR))?;
-        for side in [Side::A, Side::B] {
-            let (key, value) = (from.key(), from.value(self.sizes));
-            let copy = RawBlock::new(self.sizes, side, true, key, value, number);
-            self.replace(side.offset(to), block::SIZE as u64, |i| {
-                u64_at(&copy.0[..], i)
-            })?;
-        }
+        self.write_new_pair(to, from.key(), from.value(self.sizes), number)?;
         Ok(to)
+    }
+
+    /// Pairs that were appended are on the medium from here on. To the original an end delimiter beside zeros is a copy
+    /// with an empty key, so these follow the rest.
+    pub(super) fn end_copies(&mut self, copies: &[u64]) -> Result<()> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        for &pair in copies {
+            for side in [Side::A, Side::B] {
+                let end = side.offset(pair) + block::END as u64;
+                self.store.store(end, side.delimiters(true).1)?;
+            }
+        }
+        self.sync()
     }
 }

@@ -36,6 +36,17 @@ impl Record {
     }
 }
 
+/// What a walk found.
+#[derive(Default)]
+struct Found {
+    /// Offsets of the tables, in file order.
+    tables: Vec<u64>,
+    /// The pairs, in file order.
+    records: Vec<Record>,
+    /// Where pairs would be that are cut by another.
+    cut: Vec<u64>,
+}
+
 /// Which record each slot holds, table after table; 0 is none, n is record n-1.
 struct Slots {
     slots: usize,
@@ -137,12 +148,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.redo()?;
         self.rearrange();
         let (words, believed) = self.believable_words()?;
-        let (mut tables, mut records) = self.scan(&words)?;
-        let moved = self.move_away(&words, &tables, &records);
+        let mut found = self.scan(&words)?;
+        let moved = self.move_away(&words, &found);
         // Where there is no room for it, nothing has changed that anybody must finish.
         if moved.inspect_err(|_| self.st().walking.store(before, Release))? {
-            (tables, records) = self.scan(&words)?;
+            found = self.scan(&words)?;
         }
+        let Found {
+            tables, records, ..
+        } = found;
         if records.is_empty() && tables.len() <= 1 && !self.has_table_0()? {
             return self.walk_nothing();
         }
@@ -265,27 +279,30 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok((words, believed))
     }
 
-    /// Offsets of the tables and the pairs, in file order.
-    fn scan(&self, words: &Named) -> Result<(Vec<u64>, Vec<Record>)> {
+    fn scan(&self, words: &Named) -> Result<Found> {
+        fn keep<T>(list: &mut Vec<T>, item: T) -> Result<()> {
+            list.try_reserve(1).map_err(|_| Error::Memory)?;
+            list.push(item);
+            Ok(())
+        }
         let len = self.store.len()?;
-        let (mut tables, mut records) = (Vec::new(), Vec::new());
+        let mut found = Found::default();
         if len < PAGE + table::SIZE {
-            return Ok((tables, records));
+            return Ok(found);
         }
         let (linked, _) = self.chain()?;
         // Table 0 has its fixed place; if it is lost, an empty one stands there.
-        tables.push(PAGE);
+        keep(&mut found.tables, PAGE)?;
         let mut p = PAGE + table::SIZE;
         while p < len {
             if self.is_cut_by_another(p, words)? {
+                keep(&mut found.cut, p)?;
                 p += PAGE;
             } else if let Some(r) = self.record_at(p, words)? {
-                records.try_reserve(1).map_err(|_| Error::Memory)?;
-                records.push(r);
+                keep(&mut found.records, r)?;
                 p += PAIR;
             } else if self.is_table(p, len, &linked)? {
-                tables.try_reserve(1).map_err(|_| Error::Memory)?;
-                tables.push(p);
+                keep(&mut found.tables, p)?;
                 p += table::SIZE;
             } else if self.is_damaged_pair(p)? {
                 self.tell_lost(p);
@@ -294,7 +311,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 p += PAGE;
             }
         }
-        Ok((tables, records))
+        Ok(found)
     }
 
     /// Where to go on behind the damaged pair at `p`: at a pair in its place that its slot names, if there is one.
@@ -349,47 +366,59 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(false)
     }
 
-    /// Pairs that their slots name, half under something else, or in one place with the pair of another key: where the copy
-    /// that counts is whole and lies in a place of its own, the file gets a new pair of it at its end, on the medium before
-    /// anything else changes. `true`: there was one.
-    fn move_away(&mut self, words: &Named, tables: &[u64], records: &[Record]) -> Result<bool> {
+    /// Pairs that their slots name, half under something else, or in one place with the pair of another key; and copies A in
+    /// whose B's place the original has put another pair. Where the copy that counts is whole and lies in a place of its own, the
+    /// file gets a new pair of it at its end, on the medium before anything else changes. `true`: there was one.
+    fn move_away(&mut self, words: &Named, found: &Found) -> Result<bool> {
         // What begins last in front of the end of the block at `at`, if it reaches into it.
         let over = |all: &[u64], size: u64, at: u64| {
             let before = all.partition_point(|&p| p < at + block::SIZE as u64);
             let last = before.checked_sub(1).map(|n| all[n]);
             last.filter(|last| last + size > at)
         };
-        let pairs: Vec<u64> = records.iter().map(|r| r.at).collect();
+        let pairs: Vec<u64> = found.records.iter().map(|r| r.at).collect();
         let mut moved: Vec<RawBlock> = Vec::new();
+        let mut consider = |pair: &Pair, side: Side| -> Result<()> {
+            let (block, place) = (pair.block(side), side.offset(pair.at));
+            if over(&pairs, PAIR, place).is_some_and(|other| other != pair.at)
+                || over(&found.tables, table::SIZE, place).is_some()
+                || self.has_live(&found.records, block.key())?
+                || moved.iter().any(|other| other.key() == block.key())
+            {
+                return Ok(());
+            }
+            moved.try_reserve(1).map_err(|_| Error::Memory)?;
+            moved.push(block.clone());
+            Ok(())
+        };
         let only = |at, names: usize| names == 1 && pairs.binary_search(&at).is_ok();
         let names = words.0.chunk_by(|(at, _), (next, _)| at == next);
         for &(at, name) in names.filter(|all| !only(all[0].0, all.len())).flatten() {
             let pair = self.read_pair(at)?;
             let pair = pair.of_slot(name.table, name.slot, self.sizes);
             let outcome = pair.outcome(Some(name.word));
-            let Outcome::Live(side) = outcome else {
-                continue;
-            };
-            let (block, place) = (pair.block(side), side.offset(at));
-            if pair.is_foreign(outcome, name.slot, self.sizes)
-                || over(&pairs, PAIR, place).is_some_and(|other| other != at)
-                || over(tables, table::SIZE, place).is_some()
-                || self.has_live(records, block.key())?
-                || moved.iter().any(|other| other.key() == block.key())
+            if let Outcome::Live(side) = outcome
+                && !pair.is_foreign(outcome, name.slot, self.sizes)
             {
-                continue;
+                consider(&pair, side)?;
             }
-            moved.try_reserve(1).map_err(|_| Error::Memory)?;
-            moved.push(block.clone());
         }
+        for &at in &found.cut {
+            let pair = self.read_pair(at)?;
+            let whole = pair.block(Side::A).delimiters() == Side::A.delimiters(true);
+            if whole && pair.outcome_of(Side::A) == Outcome::Live(Side::A) {
+                consider(&pair, Side::A)?;
+            }
+        }
+        let mut copies = Vec::new();
+        copies.try_reserve(moved.len()).map_err(|_| Error::Memory)?;
         for block in &moved {
             let to = self.append_copy(block, block.table())?;
             self.tell_moved(to);
+            copies.push(to);
         }
-        if !moved.is_empty() {
-            self.sync()?;
-        }
-        Ok(!moved.is_empty())
+        self.end_copies(&copies)?;
+        Ok(!copies.is_empty())
     }
 
     /// Whether one of these is a live one of this key.

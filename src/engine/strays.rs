@@ -20,7 +20,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(());
         }
         let (mut number, mut at) = (0, PAGE);
-        let mut copies = Vec::new();
+        // The last pair in its place may go on behind the end of the file.
+        let (mut strays, mut behind) = (Vec::new(), 0);
         while at >= PAGE && at.checked_add(table::SIZE).is_some_and(|end| end <= len) {
             let raw = self.raw_table(at)?;
             if raw.delimiters() != 2 || raw.checksum() != u64_at(&raw.0, table::CHECKSUM as usize) {
@@ -28,11 +29,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             for i in 0..self.sizes.slots {
                 let slot = raw.slot(i);
-                let Ok(pair) = u64::try_from(slot.a) else {
+                let Some(pair) = u64::try_from(slot.a).ok().filter(|&a| a >= PAGE && a < len)
+                else {
                     continue;
                 };
-                let inside = pair >= PAGE && pair.checked_add(PAIR).is_some_and(|end| end <= len);
-                if !inside || pair.is_multiple_of(PAGE) {
+                let end = pair.saturating_add(PAIR);
+                if pair.is_multiple_of(PAGE) {
+                    behind = end.max(behind);
+                }
+                if pair.is_multiple_of(PAGE) || end > len {
                     continue;
                 }
                 let found = self.read_pair(pair)?;
@@ -41,8 +46,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 };
                 let from = found.block(side);
                 if hash::slot(from.key(), self.sizes.slots) == i {
-                    copies.try_reserve(1).map_err(|_| Error::Memory)?;
-                    copies.push(self.append_copy(from, number)?);
+                    strays.try_reserve(1).map_err(|_| Error::Memory)?;
+                    strays.push((from.clone(), number));
                 }
             }
             let next = u64::try_from(raw.slot(table::SLOTS as u16).a).unwrap_or(0);
@@ -52,31 +57,37 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             (number, at) = (number + 1, next);
         }
         // Before the tables that name the old places are given up.
-        self.end_copies(&copies)
+        self.append_copies(&strays, behind).map(drop)
     }
 
-    /// A new pair behind everything, with the key and value of this block and the number of its table; nothing names
-    /// it yet, and it has no end delimiters ([`Engine::end_copies`]). Answers its offset.
-    pub(super) fn append_copy(&mut self, from: &RawBlock, number: u64) -> Result<u64> {
-        let to = self.store.len()?.next_multiple_of(PAGE);
-        self.grow(to.saturating_add(PAIR))?;
-        self.write_new_pair(to, from.key(), from.value(self.sizes), number)?;
-        Ok(to)
-    }
-
-    /// Pairs that were appended are on the medium from here on. To the original an end delimiter beside zeros is a copy
-    /// with an empty key, so these follow the rest.
-    pub(super) fn end_copies(&mut self, copies: &[u64]) -> Result<()> {
-        if copies.is_empty() {
-            return Ok(());
+    /// New pairs behind everything, and behind this offset, each with the key and value of a block and the number of its
+    /// table; nothing names them yet. Answers where they are, on the medium.
+    pub(super) fn append_copies(
+        &mut self,
+        of: &[(RawBlock, u64)],
+        behind: u64,
+    ) -> Result<Vec<u64>> {
+        let mut copies = Vec::new();
+        copies.try_reserve(of.len()).map_err(|_| Error::Memory)?;
+        let mut to = self.store.len()?.max(behind).next_multiple_of(PAGE);
+        for (from, number) in of {
+            self.grow(to.saturating_add(PAIR))?;
+            self.write_new_pair(to, from.key(), from.value(self.sizes), *number)?;
+            copies.push(to);
+            to += PAIR;
         }
+        if copies.is_empty() {
+            return Ok(copies);
+        }
+        // To the original an end delimiter beside zeros is a copy with an empty key.
         self.sync()?;
-        for &pair in copies {
+        for &pair in &copies {
             for side in [Side::A, Side::B] {
                 let end = side.offset(pair) + block::END as u64;
                 self.store.store(end, side.delimiters(true).1)?;
             }
         }
-        self.sync()
+        self.sync()?;
+        Ok(copies)
     }
 }

@@ -358,7 +358,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 && self.pair_delimiters(q)? >= 2
             {
                 let other = self.read_pair(q)?;
-                if other.is_intact() && (by_place && stray || named(&other)) {
+                // By its place it can be one whose own B is lost.
+                let alone = by_place && stray && other.is_good(Side::A);
+                if alone || other.is_intact() && named(&other) {
                     return Ok(true);
                 }
             }
@@ -377,18 +379,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             last.filter(|last| last + size > at)
         };
         let pairs: Vec<u64> = found.records.iter().map(|r| r.at).collect();
-        let mut moved: Vec<RawBlock> = Vec::new();
+        let mut moved: Vec<(RawBlock, u64)> = Vec::new();
         let mut consider = |pair: &Pair, side: Side| -> Result<()> {
             let (block, place) = (pair.block(side), side.offset(pair.at));
             if over(&pairs, PAIR, place).is_some_and(|other| other != pair.at)
                 || over(&found.tables, table::SIZE, place).is_some()
                 || self.has_live(&found.records, block.key())?
-                || moved.iter().any(|other| other.key() == block.key())
+                || moved.iter().any(|(other, _)| other.key() == block.key())
             {
                 return Ok(());
             }
             moved.try_reserve(1).map_err(|_| Error::Memory)?;
-            moved.push(block.clone());
+            moved.push((block.clone(), block.table()));
             Ok(())
         };
         let only = |at, names: usize| names == 1 && pairs.binary_search(&at).is_ok();
@@ -410,14 +412,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 consider(&pair, Side::A)?;
             }
         }
-        let mut copies = Vec::new();
-        copies.try_reserve(moved.len()).map_err(|_| Error::Memory)?;
-        for block in &moved {
-            let to = self.append_copy(block, block.table())?;
-            self.tell_moved(to);
-            copies.push(to);
-        }
-        self.end_copies(&copies)?;
+        // The last one may go on behind the end of the file.
+        let behind = pairs.last().map_or(0, |at| at + PAIR);
+        let copies = self.append_copies(&moved, behind)?;
+        copies.iter().for_each(|&to| self.tell_moved(to));
         Ok(!copies.is_empty())
     }
 

@@ -16,21 +16,21 @@
 //! | `KISSDB_CUT_DUMP` | a directory for the files of a replay |
 #![allow(clippy::type_complexity, clippy::needless_range_loop)]
 
-#[path = "support/check.rs"]
-#[allow(dead_code)]
-mod check;
+#[path = "support/build.rs"]
+mod build;
 #[path = "support/cuts.rs"]
 mod cuts;
+#[path = "support/lives.rs"]
+mod lives;
 #[path = "support/made.rs"]
 mod made;
 #[path = "support/mutate.rs"]
 mod mutate;
-#[path = "support/original.rs"]
-mod original;
 #[path = "support/procs.rs"]
 mod procs;
 #[path = "support/reader.rs"]
 mod reader;
+mod support;
 
 use cuts::history::Bytes;
 use cuts::run::{Budget, Report, replay, run};
@@ -38,6 +38,7 @@ use cuts::scenario::{Fault, Scenario, Script};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use support::{check, original};
 
 /// Slots, key, value.
 type Sizes = (u64, u64, u64);
@@ -804,8 +805,8 @@ fn a_lost_start_of_a_table() -> Scenario {
         .on_damaged(image, found)
 }
 
-/// Files that were damaged, of this library in every state and of the original. What no damage has touched must outlive a
-/// power cut as well, in the first changes and in the recovery before them.
+/// Files that were damaged, of this library in every state and of the original, and files of the original that power cuts have
+/// shortened. What no damage has touched must outlive a power cut as well, in the first changes and in the recovery before them.
 fn of_damaged_files(seed: u64, files: u64) -> Vec<Scenario> {
     let mut rng = procs::Rng(2_303);
     let mut seeds: Vec<_> = (0..200)
@@ -816,21 +817,29 @@ fn of_damaged_files(seed: u64, files: u64) -> Vec<Scenario> {
         seeds.push(mutate::Seed::new(name.into(), packed("golden", name)));
     }
     let path = std::env::var("KISSDB_CUT_REPLAY").unwrap_or_default();
-    let asked = path
-        .strip_prefix(DAMAGED)
-        .and_then(|rest| u64::from_str_radix(rest.get(..16)?, 16).ok());
-    if let Some(number) = asked {
+    let asked = |kind| {
+        let number = path.strip_prefix(kind)?.get(..16)?;
+        u64::from_str_radix(number, 16).ok()
+    };
+    if let Some(number) = asked(DAMAGED) {
         return damaged_file(&seeds, number).into_iter().collect();
     }
+    if let Some(number) = asked(SHORTENED) {
+        return shortened_file(number).into_iter().collect();
+    }
     let mut rng = procs::Rng(seed);
-    let all = std::iter::from_fn(|| Some(rng.next()));
-    all.filter_map(|number| damaged_file(&seeds, number))
-        .take(files as usize)
-        .collect()
+    let numbers: Vec<_> = (0..files).map(|_| rng.next()).collect();
+    let damaged = numbers.iter().filter_map(|&n| damaged_file(&seeds, n));
+    let shortened = numbers
+        .iter()
+        .filter_map(|&n| shortened_file(n))
+        .take(numbers.len() / 5);
+    damaged.chain(shortened).collect()
 }
 
-/// Before the number of the damage in the name of such a scenario.
+/// Before the number in the name of such a scenario.
 const DAMAGED: &str = "damaged-";
+const SHORTENED: &str = "shortened-";
 
 /// `None`: too little is known of it.
 fn damaged_file(seeds: &[mutate::Seed], number: u64) -> Option<Scenario> {
@@ -849,13 +858,40 @@ fn damaged_file(seeds: &[mutate::Seed], number: u64) -> Option<Scenario> {
             known.extend(values.iter().map(|v| (key.clone(), v.as_slice().into())));
         }
     }
+    changed(
+        &format!("{DAMAGED}{number:016x}"),
+        want.value_size,
+        image,
+        known,
+    )
+}
+
+/// A file of the original that power cuts have shortened.
+fn shortened_file(number: u64) -> Option<Scenario> {
+    let lives = lives::Lives::some(number);
+    let known = lives.keys().map(|(key, value)| (key.into(), value.into()));
+    let known: BTreeMap<_, _> = known.collect();
+    changed(
+        &format!("{SHORTENED}{number:016x}"),
+        8028,
+        lives.image.bytes,
+        known,
+    )
+}
+
+/// Some calls on a file in which this is known; `None`: too little is. `most`: bytes of a value.
+fn changed(
+    name: &str,
+    most: usize,
+    image: Vec<u8>,
+    known: BTreeMap<Vec<u8>, Bytes>,
+) -> Option<Scenario> {
     let names = known.keys().cloned().map(String::from_utf8);
     let names: Vec<_> = names.filter_map(Result::ok).collect();
     let [first, .., last] = &names[..] else {
         return None;
     };
-    let most = want.value_size;
-    let script = Script::new(&format!("{DAMAGED}{number:016x}"), SETTINGS)
+    let script = Script::new(name, SETTINGS)
         .put("/cut/new", most.min(150))
         .put(first, most.min(100))
         .sync()

@@ -78,7 +78,11 @@ impl Slots {
 }
 
 /// Pairs by offset, each with index and word of a slot that names it.
-struct Named(Vec<(u64, Name)>);
+struct Named {
+    names: Vec<(u64, Name)>,
+    /// Whether all slots of the file can be believed.
+    all: bool,
+}
 
 /// The tables whose words can be believed.
 struct Believed {
@@ -111,13 +115,15 @@ struct Name {
 impl Named {
     /// Whether some slot names the pair at `at`.
     fn has(&self, at: u64) -> bool {
-        self.0.binary_search_by_key(&at, |&(at, _)| at).is_ok()
+        self.names.binary_search_by_key(&at, |&(at, _)| at).is_ok()
     }
 
     /// The slot of a pair: if several name it, one that a good copy belongs to; and whether it does.
     fn of(&self, pair: &Pair, sizes: Sizes) -> Option<(Name, bool)> {
-        let from = self.0.partition_point(|&(at, _)| at < pair.at);
-        let all = self.0[from..].iter().take_while(|&&(at, _)| at == pair.at);
+        let from = self.names.partition_point(|&(at, _)| at < pair.at);
+        let all = self.names[from..]
+            .iter()
+            .take_while(|&&(at, _)| at == pair.at);
         let owns = |name: &Name| {
             [Side::A, Side::B].into_iter().any(|s| {
                 let home = hash::slot(pair.block(s).key(), sizes.slots);
@@ -229,7 +235,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// in any state, and in tables whose checksum is right in a file that was closed. What the
     /// original left unclean has slots of an older time.
     fn believable_words(&self) -> Result<(Named, Believed)> {
-        let mut words = Named(Vec::new());
+        let mut words = Named {
+            names: Vec::new(),
+            all: false,
+        };
         let mut believed = Believed {
             first: table::REBUILDING_SOME,
             others: Vec::new(),
@@ -265,17 +274,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             for i in 0..self.sizes.slots {
                 let slot = raw.slot(i);
                 if let Some(pair) = slot.pair(len) {
-                    words.0.try_reserve(1).map_err(|_| Error::Memory)?;
+                    words.names.try_reserve(1).map_err(|_| Error::Memory)?;
                     let (slot, word) = (i, slot.word);
-                    words.0.push((pair, Name { table, slot, word }));
+                    words.names.push((pair, Name { table, slot, word }));
                 }
             }
         }
-        if mark == table::MARK || mark == table::REBUILDING {
+        words.all = mark == table::MARK || mark == table::REBUILDING;
+        if words.all {
             believed.first = table::REBUILDING;
         }
         // In the order of the chain where several slots name one pair.
-        words.0.sort_by_key(|&(pair, _)| pair);
+        words.names.sort_by_key(|&(pair, _)| pair);
         Ok((words, believed))
     }
 
@@ -306,7 +316,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 p += table::SIZE;
             } else if self.is_damaged_pair(p)? {
                 self.tell_lost(p);
-                p = self.next_named(p, words)?;
+                p = self.next_in_place(p, words)?;
             } else {
                 p += PAGE;
             }
@@ -314,10 +324,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(found)
     }
 
-    /// Where to go on behind the damaged pair at `p`: at a pair in its place that its slot names, if there is one.
-    fn next_named(&self, p: u64, words: &Named) -> Result<u64> {
+    /// Where to go on behind the damaged pair at `p`: at a pair in its place that its slot names, if there is one; or, where not
+    /// all slots can be believed, that has a good copy A.
+    fn next_in_place(&self, p: u64, words: &Named) -> Result<u64> {
         for q in [p + PAGE, p + 2 * PAGE, p + 3 * PAGE] {
-            if words.has(q) && self.record_at(q, words)?.is_some_and(|r| r.named) {
+            let named = words.has(q) && self.record_at(q, words)?.is_some_and(|r| r.named);
+            let good = || -> Result<bool> {
+                Ok(self.pair_delimiters(q)? >= 2 && self.read_pair(q)?.is_good(Side::A))
+            };
+            if named || !words.all && good()? {
                 return Ok(q);
             }
         }
@@ -394,7 +409,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Ok(())
         };
         let only = |at, names: usize| names == 1 && pairs.binary_search(&at).is_ok();
-        let names = words.0.chunk_by(|(at, _), (next, _)| at == next);
+        let names = words.names.chunk_by(|(at, _), (next, _)| at == next);
         for &(at, name) in names.filter(|all| !only(all[0].0, all.len())).flatten() {
             let pair = self.read_pair(at)?;
             let pair = pair.of_slot(name.table, name.slot, self.sizes);

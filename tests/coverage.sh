@@ -11,7 +11,7 @@ tools=$(echo "$(rustc --print sysroot)"/lib/rustlib/*/bin)
 command -v "$tools/llvm-cov" > /dev/null || { echo "rustup component add llvm-tools" >&2; exit 1; }
 tests=("$@")
 [ ${#tests[@]} -gt 0 ] || tests=(failures faults kills kill_points histories snapshot reads clock traces golden second_reader
-    doubtful_pairs damaged)
+    doubtful_pairs damaged power_cuts)
 mkdir -p "$out"
 rm -f "$out"/*.profraw
 # Only this project is instrumented.
@@ -29,7 +29,8 @@ programs=$(built --lib $(printf -- '--test %s ' "${tests[@]}"); [ $# -gt 0 ] || 
 rm -f "$out"/*.profraw
 export LLVM_PROFILE_FILE=$out/%c%m.profraw
 export KISSDB_KILLS=${KISSDB_KILLS:-400} KISSDB_HOLDERS=${KISSDB_HOLDERS:-50} KISSDB_HISTORIES=${KISSDB_HISTORIES:-200} \
-    KISSDB_DAMAGED=${KISSDB_DAMAGED:-5000} KISSDB_DAMAGED_FILES=${KISSDB_DAMAGED_FILES:-200}
+    KISSDB_DAMAGED=${KISSDB_DAMAGED:-5000} KISSDB_DAMAGED_FILES=${KISSDB_DAMAGED_FILES:-200} \
+    KISSDB_CUT_STATES=${KISSDB_CUT_STATES:-5000}
 command=${CARGO_TARGET_DIR:-$PWD/target}/checked/kissdb
 objects=()
 [ $# -gt 0 ] || objects=("$command")
@@ -40,7 +41,7 @@ for program in $programs; do
     objects+=(${objects:+--object} "$program")
 done
 "$tools/llvm-profdata" merge --sparse "$out"/*.profraw -o "$out/all.profdata"
-files=$(find src/engine src/session src/sys -name '*.rs' ! -name tests.rs)
+files=$(find src/engine src/session src/sys -name '*.rs' ! -path '*/tests*')
 # shellcheck disable=SC2086
 "$tools/llvm-cov" report "${objects[@]}" --instr-profile "$out/all.profdata" $files
 # Lines that were not reached, as `file function line`: unit tests end a file.

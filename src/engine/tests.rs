@@ -193,6 +193,25 @@ fn syncs_are_as_few_as_promised() {
     assert_eq!(syncs(&e), 1, "the first change behind it");
 }
 
+#[test]
+fn a_full_log_makes_room_for_a_key_that_is_not_in_it() {
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    e.put(b"b", b"1").expect("puts");
+    e.settle().expect("closes");
+    // The first into the pair, the second begins the log, which the others fill.
+    for n in 0..2 + 21 * 16 {
+        e.put(b"b", &[n as u8]).expect("puts");
+    }
+    e.put(b"a", b"2").expect("puts");
+    syncs(&e);
+    e.put(b"a", b"3").expect("puts");
+    assert_eq!(syncs(&e), 2, "before and behind what the log brings");
+    let found = all(&mut open(e.store().bytes()));
+    assert_eq!(found[&b"a"[..]], b"3");
+    assert_eq!(found[&b"b"[..]], [(1 + 21 * 16) as u8]);
+}
+
 /// Which copy the slot of a key in table 0 makes current.
 fn current(bytes: &[u8], key: &[u8]) -> u64 {
     let slot = table::slot_offset(4096, hash::slot(key, 510));

@@ -21,6 +21,7 @@ mod look;
 mod places;
 mod recover;
 mod redo;
+mod scan;
 mod settle;
 mod snapshot;
 pub mod state;

@@ -18,6 +18,7 @@ mod growth;
 pub mod index;
 mod intent;
 mod look;
+mod pair;
 mod places;
 mod recover;
 mod redo;
@@ -34,19 +35,19 @@ mod tests;
 mod walk;
 
 pub use beside::Look;
+pub(crate) use pair::{Outcome, Pair};
 pub use snapshot::Snapshot;
 pub use state::State;
 pub use storage::Storage;
 
 use crate::error::{Error, Result};
-use crate::format::block::{self, Kind, RawBlock, Side, Verdict};
+use crate::format::block::{RawBlock, Side};
 use crate::format::header::{self, Header};
-use crate::format::slot::{Slot, Word};
+use crate::format::slot::Slot;
 use crate::format::table::{self, RawTable};
-use crate::format::{PAGE, Sizes, hash};
+use crate::format::{PAGE, Sizes};
 use index::Index;
 use state::phase;
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
@@ -83,187 +84,6 @@ pub struct Engine<S, H> {
     /// there was made.
     index: Arc<Index>,
     rows: Vec<u64>,
-}
-
-/// What the two copies of a pair and the word of its slot amount to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The value is in this copy.
-    Live(Side),
-    /// Deleted; this copy is the good one.
-    Deleted(Side),
-    /// Neither copy can be believed.
-    Damaged,
-}
-
-/// Both copies of a pair, read and checked.
-pub(crate) struct Pair {
-    pub at: u64,
-    pub blocks: [RawBlock; 2],
-    pub verdicts: [Verdict; 2],
-}
-
-impl Pair {
-    /// The pair at `at` that these blocks are.
-    pub fn check(at: u64, blocks: [RawBlock; 2], sizes: Sizes) -> Self {
-        let verdicts = [Side::A, Side::B].map(|s| blocks[s as usize].check(sizes, s));
-        Self {
-            at,
-            blocks,
-            verdicts,
-        }
-    }
-
-    pub fn block(&self, side: Side) -> &RawBlock {
-        &self.blocks[side as usize]
-    }
-
-    pub fn verdict(&self, side: Side) -> Verdict {
-        self.verdicts[side as usize]
-    }
-
-    /// The pair as the one of `slot` in table number `table`: of two good copies that hold different keys
-    /// that one counts which names this place, if one of them does.
-    pub fn of_slot(mut self, table: u64, slot: u16, sizes: Sizes) -> Self {
-        let [a, b] = self.verdicts;
-        let differ = self.block(Side::A).key() != self.block(Side::B).key();
-        if a.good && b.good && differ {
-            let near = |side: Side| {
-                let own = !self.belongs_elsewhere(side, slot, sizes);
-                (own, own && self.block(side).table() == table)
-            };
-            let loser = match near(Side::A).cmp(&near(Side::B)) {
-                Ordering::Less => Side::A,
-                Ordering::Greater => Side::B,
-                Ordering::Equal => return self,
-            };
-            self.verdicts[loser as usize].good = false;
-        }
-        self
-    }
-
-    fn belongs_elsewhere(&self, side: Side, slot: u16, sizes: Sizes) -> bool {
-        hash::slot(self.block(side).key(), sizes.slots) != slot
-    }
-
-    /// Whether the copy that counts holds the key of another slot.
-    pub fn is_foreign(&self, outcome: Outcome, slot: u16, sizes: Sizes) -> bool {
-        match outcome {
-            Outcome::Live(side) | Outcome::Deleted(side) => {
-                self.belongs_elsewhere(side, slot, sizes)
-            }
-            Outcome::Damaged => false,
-        }
-    }
-
-    /// What one copy says by itself.
-    pub fn outcome_of(&self, side: Side) -> Outcome {
-        match self.verdict(side) {
-            Verdict {
-                good: true,
-                kind: Kind::Live,
-                ..
-            } => Outcome::Live(side),
-            Verdict {
-                good: true,
-                kind: Kind::Deleted,
-                ..
-            } => Outcome::Deleted(side),
-            _ => Outcome::Damaged,
-        }
-    }
-
-    /// Whether one copy says something.
-    pub fn is_good(&self, side: Side) -> bool {
-        self.outcome_of(side) != Outcome::Damaged
-    }
-
-    /// Whether both do.
-    pub fn is_intact(&self) -> bool {
-        self.is_good(Side::A) && self.is_good(Side::B)
-    }
-
-    /// Which copy counts. `word` is the third word of the pair's slot, if that can be believed.
-    ///
-    /// Whether the pair is deleted is copy A's to say, as for the original, so that both always
-    /// agree; B is asked only where A is nothing or not good.
-    pub fn outcome(&self, word: Option<Word>) -> Outcome {
-        match (self.outcome_of(Side::A), self.outcome_of(Side::B)) {
-            (Outcome::Damaged, b) => b,
-            (Outcome::Deleted(side), _) => Outcome::Deleted(side),
-            (Outcome::Live(_), b) => {
-                let b_lives = matches!(b, Outcome::Live(_));
-                // The slot is ours, from an unfinished life. If the copy that it names is not the
-                // one that it knows, that copy did not reach the medium whole: then the other one
-                // had not been touched since the last sync.
-                let arrived = |w: Word| {
-                    let named = self.verdict(w.side());
-                    named.good && w.checksum() == Some(named.sum)
-                };
-                match word {
-                    // As the original: B, if it lives.
-                    None if b_lives => b,
-                    Some(w) if !w.is_tagged() && w.side() == Side::B => match b {
-                        Outcome::Live(_) => b,
-                        // A delete of ours keeps the contents; an emptied B is the original's.
-                        Outcome::Deleted(_)
-                            if !self.block(Side::B).value_is_zero()
-                                && self.block(Side::A).key() == self.block(Side::B).key() =>
-                        {
-                            Outcome::Live(Side::B)
-                        }
-                        _ => Outcome::Live(Side::A),
-                    },
-                    // Live, or deleted: then of this delete A's delimiters did not arrive, or of
-                    // the put that followed it A alone did.
-                    Some(w) if w.is_tagged() && w.side() == Side::B && arrived(w) => b,
-                    Some(w) if w.is_tagged() && w.side() == Side::A && !arrived(w) && b_lives => b,
-                    _ => Outcome::Live(Side::A),
-                }
-            }
-        }
-    }
-
-    /// Whether both copies hold the same, by their bytes: over zeros checksums can agree by chance.
-    pub fn is_same(&self) -> bool {
-        let [a, b] = &self.blocks;
-        a.0[block::KEY..block::END] == b.0[block::KEY..block::END]
-    }
-
-    pub fn keys_differ(&self) -> bool {
-        self.block(Side::A).key() != self.block(Side::B).key()
-    }
-
-    /// Whether both copies have this table's number, and zeros behind key and value.
-    pub fn is_tidy(&self, table: usize) -> bool {
-        let tidy = |b: &RawBlock| b.is_tidy() && b.table() == table as u64;
-        self.blocks.iter().all(tidy)
-    }
-
-    /// Whether copy A is what this word names, and B still the deleted record that was in this place before.
-    pub fn is_put_again_in_a(&self, word: Word) -> bool {
-        let [a, b] = &self.verdicts;
-        let named = word.side() == Side::A && word.checksum() == Some(a.sum);
-        let live = a.good && self.block(Side::A).delimiters().0 == Side::A.delimiters(true).0;
-        named && live && b.good && b.kind == Kind::Deleted
-    }
-
-    /// Whether recovery has something to finish in this pair: a deleted one that lacks a delimiter
-    /// of a deleted one, a live one of which not both copies are good, of one key, and begin as live ones.
-    pub fn is_unfinished(&self, outcome: Outcome) -> bool {
-        let found = |side: Side| self.block(side).delimiters();
-        let mut sides = [Side::A, Side::B].into_iter();
-        match outcome {
-            Outcome::Live(_) => {
-                self.keys_differ()
-                    || sides.any(|s| !self.verdict(s).good || found(s).0 != s.delimiters(true).0)
-            }
-            Outcome::Deleted(_) => {
-                sides.any(|s| !self.verdict(s).good || found(s) != s.delimiters(false))
-            }
-            Outcome::Damaged => false,
-        }
-    }
 }
 
 /// A slot that was found, and where.

@@ -7,10 +7,10 @@ use super::state::{intent, phase};
 use super::survey::Used;
 use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::{Error, Result};
-use crate::format::block::{self, Kind, PAIR, RawBlock, Side, Verdict};
+use crate::format::block::{self, Kind, PAIR, RawBlock, Side, Sums, Verdict};
 use crate::format::key::Key;
 use crate::format::slot::Word;
-use crate::format::{hash, header, table};
+use crate::format::{hash, header, table, u64_at};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -47,15 +47,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.begin_change()?;
         }
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
-        let (mut found, mut sum) = self.find_to_put(key, value)?;
+        let (mut found, mut sums) = self.find_to_put(key, value)?;
         if self.doubtful {
             memory()?;
             if self.put_right(slot)? {
-                (found, sum) = self.find_to_put(key, value)?;
+                (found, sums) = self.find_to_put(key, value)?;
             }
         }
         if let Found::Live(place, side) = found {
-            return self.overwrite((place, side), key, value, sum, memory);
+            return self.overwrite((place, side), key, value, sums, memory);
         }
         let again = match found {
             Found::Damaged(place) => Some(place),
@@ -76,14 +76,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.put_new(&place, key, value)
     }
 
-    /// As [`Engine::find`], and the checksum that the copy will need if it can be written at once.
-    fn find_to_put(&mut self, key: &Key, value: &[u8]) -> Result<(Found, Option<u32>)> {
-        let mut sum = None;
+    /// As [`Engine::find`], and the sums that the copy will need if it can be written at once.
+    fn find_to_put(&mut self, key: &Key, value: &[u8]) -> Result<(Found, Option<Sums>)> {
+        let mut sums = None;
         let found = self.find_with(key, |e, place| {
             let needed = e.is_settled(place) && e.may_be_tidy(place.pair, value);
-            sum = needed.then(|| RawBlock::sum_of(key.bytes(), value, place.table as u64));
+            sums = needed.then(|| Sums::of(key.bytes(), value, place.table as u64));
         })?;
-        Ok((found, sum))
+        Ok((found, sums))
     }
 
     /// Deletes `key`; `false` if there is no such key.
@@ -123,12 +123,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     self.take_back(&place)?;
                 }
                 Found::Live(place, _) => {
-                    if !self.sizes.covers_all() {
-                        memory()?;
-                    }
                     self.settle_epoch(&place)?;
-                    let side = place.slot.word.side();
-                    let sum = self.sum_at(side.offset(place.pair))?;
+                    let sum = self.sum_of(&place)?;
                     self.write_deleted(&place, sum)?;
                     some = true;
                 }
@@ -202,14 +198,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(some)
     }
 
-    /// [`RawBlock::sum`] of the block at `at`.
-    fn sum_at(&self, at: u64) -> Result<u32> {
-        if self.sizes.covers_all() {
-            return Ok(self.store.load(at + block::CHECKSUM as u64)? as u32);
+    /// [`Sums::ours`] of the copy that a live slot names.
+    fn sum_of(&self, place: &Place) -> Result<u32> {
+        if let Some(sum) = place.slot.word.sum() {
+            return Ok(sum);
         }
-        let mut block = RawBlock::zeroed();
-        self.store.read(at, &mut block.0[..])?;
-        Ok(block.sum(self.sizes))
+        let at = place.slot.word.side().offset(place.pair);
+        let mut front = [0; SECTOR as usize];
+        self.store.read(at, &mut front)?;
+        let key = block::key_in(&front[block::KEY..block::VALUE_SIZE]);
+        let size = u64_at(&front, block::VALUE_SIZE) as u32 as usize;
+        let table = self.store.load(at + block::TABLE as u64)?;
+        if let Some(value) = front[block::VALUE..].get(..size) {
+            return Ok(block::sum_of(key, value, table));
+        }
+        let mut value = [0; block::VALUE_LEN];
+        let value = &mut value[..size.min(block::VALUE_LEN)];
+        self.store.read(at + block::VALUE as u64, value)?;
+        Ok(block::sum_of(key, value, table))
     }
 
     fn may_write(&self) -> Result<()> {
@@ -303,17 +309,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Into the log, or into the pair. `sum`: the checksum of the copy, if it is known.
+    /// Into the log, or into the pair. `sums`: those of the copy, if they are known.
     fn overwrite(
         &mut self,
         (mut place, mut current): (Place, Side),
         key: &Key,
         value: &[u8],
-        sum: Option<u32>,
+        sums: Option<Sums>,
         memory: impl Fn() -> Result<()>,
     ) -> Result<()> {
         let word = place.slot.word;
-        let differs = sum.is_some() && word.is_tagged() && word.checksum() != sum;
+        let differs = sums.is_some_and(|s| word.sum().is_some_and(|old| old != s.ours));
         if !differs && self.is_no_change(&place, current, value)? {
             return self.turn(&place, current);
         }
@@ -326,7 +332,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             place = self.place(place.table, place.index)?;
             current = place.slot.word.side();
         }
-        let tidy = self.tidy_sum(&place, current.other(), key, value, sum)?;
+        let tidy = self.tidy_sums(&place, current.other(), key, value, sums)?;
         if tidy.is_none() {
             memory()?;
         }
@@ -357,14 +363,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let word = place.slot.word;
         let word = match word.is_tagged() {
             true => word,
-            false => self.old_word(current, self.sum_at(current.offset(place.pair))?),
+            false => self.old_word(current, self.sum_of(place)?),
         };
         let word = word.turned(!word.is_turned());
         self.store.store(place.at + 16, word.0)
     }
 
     /// The value goes to the copy that is not current; the slot's word makes it count. `turned`: see
-    /// [`Word::is_turned`]; `tidy`: what [`Engine::tidy_sum`] answers of that copy.
+    /// [`Word::is_turned`]; `tidy`: what [`Engine::tidy_sums`] answers of that copy.
     pub(super) fn write_over(
         &mut self,
         place: &Place,
@@ -372,11 +378,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         key: &Key,
         value: &[u8],
         turned: bool,
-        tidy: Option<u32>,
+        tidy: Option<Sums>,
     ) -> Result<()> {
         let side = current.other();
-        if let Some(sum) = tidy {
-            return self.overwrite_tidy(place, side, key, value, turned, sum);
+        if let Some(sums) = tidy {
+            return self.overwrite_tidy(place, side, key, value, turned, sums);
         }
         let number = place.table as u64;
         let mut block = RawBlock::new(self.sizes, side, true, key.bytes(), value, number);
@@ -384,27 +390,27 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.set_checked(place.pair, false);
         let end = self.begins_live(side, place.pair)?;
         self.write_copy(place.pair, side, &block, end)?;
-        let word = Word::tagged(side, self.epoch(), block.sum(self.sizes)).turned(turned);
+        let word = Word::tagged(side, self.epoch(), block.sum()).turned(turned);
         self.store.store(place.at + 16, word.0)?;
         self.set_checked(place.pair, true);
         Ok(())
     }
 
-    /// The checksum of a copy whose overwrite needs to store the value only; `None`: more is needed. `sum`: that checksum,
-    /// if it is known.
-    pub(super) fn tidy_sum(
+    /// The sums of a copy whose overwrite needs to store the value only; `None`: more is needed. `sums`: those, if they are
+    /// known.
+    pub(super) fn tidy_sums(
         &self,
         place: &Place,
         side: Side,
         key: &Key,
         value: &[u8],
-        sum: Option<u32>,
-    ) -> Result<Option<u32>> {
+        sums: Option<Sums>,
+    ) -> Result<Option<Sums>> {
         if !self.may_be_tidy(place.pair, value) || !self.is_live_copy(side, place.pair, key)? {
             return Ok(None);
         }
         let number = place.table as u64;
-        Ok(sum.or_else(|| Some(RawBlock::sum_of(key.bytes(), value, number))))
+        Ok(sums.or_else(|| Some(Sums::of(key.bytes(), value, number))))
     }
 
     /// What of that can be told without touching the pair.
@@ -429,7 +435,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         key: &Key,
         value: &[u8],
         turned: bool,
-        sum: u32,
+        sums: Sums,
     ) -> Result<()> {
         let at = side.offset(place.pair);
         let field = at + block::VALUE_SIZE as u64;
@@ -442,8 +448,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store_field(field, in_first..words, value)?;
         self.store_field(field, 0..in_first, value)?;
         self.store
-            .store(at + block::CHECKSUM as u64, u64::from(sum))?;
-        let word = Word::tagged(side, self.epoch(), sum).turned(turned);
+            .store(at + block::CHECKSUM as u64, u64::from(sums.checksum))?;
+        let word = Word::tagged(side, self.epoch(), sums.ours).turned(turned);
         self.store.store(place.at + 16, word.0)?;
         self.index.set_current(place, print_of(key.hash()), side);
         Ok(())
@@ -480,7 +486,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.prepare_a(place, &block)?;
         }
         self.write_copy(place.pair, Side::A, &block, false)?;
-        self.commit(place, key, block.sum(self.sizes))
+        let word = Word::tagged(Side::A, self.epoch(), block.sum());
+        self.commit(place, key, word.of_both())
     }
 
     /// A alone, within one sector, start delimiter last: until then it is deleted or bad, and the deleted B
@@ -494,7 +501,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let (at, number) = (place.pair, place.table as u64);
         // Before the pair is touched, which may still be on its way.
-        let sum = RawBlock::sum_of(key.bytes(), value, number);
+        let sums = Sums::of(key.bytes(), value, number);
         if !self.tidy.has(at) {
             let pair = self.pair_of(place)?;
             let deleted = |v: &Verdict| v.good && v.kind == Kind::Deleted;
@@ -513,9 +520,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store_key(at, key)?;
         self.store_field(field, 0..words, value)?;
         self.store
-            .store(at + block::CHECKSUM as u64, u64::from(sum))?;
+            .store(at + block::CHECKSUM as u64, u64::from(sums.checksum))?;
         self.store.store(at, Side::A.delimiters(true).0)?;
-        self.commit(place, key, sum)?;
+        let word = Word::tagged(Side::A, self.epoch(), sums.ours);
+        self.commit(place, key, word)?;
         Ok(true)
     }
 
@@ -532,7 +540,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Where the original would lose the rest of the chain if it found a deleted A that is bad: A
     /// becomes live, with its old contents, while a durable B is the one that counts.
     fn prepare_a(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
-        let word = Word::tagged(Side::B, self.epoch(), block.sum(self.sizes));
+        let word = Word::tagged(Side::B, self.epoch(), block.sum());
         self.store.store(place.at + 16, word.0)?;
         self.sync()?;
         let mut old = RawBlock::zeroed();
@@ -554,7 +562,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
         }
-        let written = self.write_new_pair(pair, key.bytes(), value, place.table as u64);
+        let written = self.write_new_pair(pair, key.bytes(), value, place.table as u64, true);
         if written.is_err() && !in_gap {
             // As it was. Zeros could not be stored into pages that the medium has no room for. The end of the log has
             // ended what was under way.
@@ -569,6 +577,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.st().gap_count.fetch_sub(1, Relaxed);
         }
         let place = Place { pair, ..*place };
-        self.commit(&place, key, sum)
+        let word = Word::tagged(Side::A, self.epoch(), sum);
+        self.commit(&place, key, word.of_both())
     }
 }

@@ -4,7 +4,7 @@ use super::index::{self, print_of};
 use super::state::intent;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::Result;
-use crate::format::block::{self, PAIR, RawBlock, Side};
+use crate::format::block::{self, PAIR, RawBlock, Side, Sums};
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::{PAGE, put_u64, u64_at, word_of};
@@ -67,9 +67,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store_all(at, &field)
     }
 
-    /// The slot of a pair whose copy A is whole, with this [`RawBlock::sum`], and whose B is too, or deleted.
-    pub(super) fn commit(&mut self, place: &Place, key: &Key, sum: u32) -> Result<()> {
-        let word = Word::tagged(Side::A, self.epoch(), sum);
+    /// The slot of a pair whose copy A is whole, and whose B is too, or deleted.
+    pub(super) fn commit(&mut self, place: &Place, key: &Key, word: Word) -> Result<()> {
         let print = print_of(key.hash());
         self.write_slot(place, Slot::live(place.pair, word), print)?;
         self.end_intent();
@@ -79,23 +78,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Answers the [`RawBlock::sum`] of both blocks.
+    /// Both copies, with start delimiters if `begins`. Answers [`Sums::ours`] of them.
     pub(super) fn write_new_pair(
         &mut self,
         pair: u64,
         key: &[u8],
         value: &[u8],
         table: u64,
+        begins: bool,
     ) -> Result<u32> {
         let mut both = [0; PAIR as usize];
         let (a, b) = both.split_at_mut(block::SIZE);
         let sum = if self.sizes.covers_all() && !value.is_empty() {
-            let sum = RawBlock::sum_of(key, value, table);
+            let sums = Sums::of(key, value, table);
             for half in [&mut *a, &mut *b] {
                 block::fill(half, key, value, table);
-                put_u64(half, block::CHECKSUM, u64::from(sum));
+                put_u64(half, block::CHECKSUM, u64::from(sums.checksum));
             }
-            sum
+            sums.ours
         } else {
             let mut block = RawBlock::new(self.sizes, Side::A, true, key, value, table);
             block.mark_empty(self.sizes);
@@ -103,10 +103,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             for half in [&mut *a, &mut *b] {
                 half[..block::END].copy_from_slice(&block.0[..block::END]);
             }
-            block.sum(self.sizes)
+            block.sum()
         };
-        put_u64(a, 0, Side::A.delimiters(true).0);
-        put_u64(b, 0, Side::B.delimiters(true).0);
+        if begins {
+            put_u64(a, 0, Side::A.delimiters(true).0);
+            put_u64(b, 0, Side::B.delimiters(true).0);
+        }
         self.store.write_pair(pair, &both)?;
         Ok(sum)
     }
@@ -147,8 +149,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The slot and the delimiters of both copies; the contents stay as they are until the close, so
     /// that a torn delete is a live pair or a deleted one and never anything else.
-    pub(super) fn write_deleted(&mut self, place: &Place, checksum: u32) -> Result<()> {
-        let word = Word::tagged(place.slot.word.side(), self.epoch(), checksum);
+    pub(super) fn write_deleted(&mut self, place: &Place, sum: u32) -> Result<()> {
+        let word = Word::tagged(place.slot.word.side(), self.epoch(), sum);
         self.begin_intent(place.at, place.pair, intent::DELETE);
         // As tidy as it was.
         self.checked.set(place.pair, false);

@@ -118,7 +118,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if self.is_checked(place.pair) {
             return Ok(Content::Live(place.slot.word.side()));
         }
-        let pair = self.pair_of(&place)?;
+        let pair = match self.st().recovered.load(Relaxed) {
+            0 => self.pair_of(&place)?,
+            _ => self.pair_after_a_cut(&place)?,
+        };
         let outcome = pair.outcome(Some(place.slot.word));
         if pair.is_foreign(outcome, place.index, self.sizes) || self.is_across_a_table(place.pair) {
             // In a closed file nobody can find it, or the first change would end it.

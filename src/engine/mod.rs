@@ -373,7 +373,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The pair that a slot names.
     pub(crate) fn pair_of(&self, place: &Place) -> Result<Pair> {
         let pair = self.read_pair(place.pair)?;
-        Ok(pair.of_slot(place.table as u64, place.index, self.sizes))
+        let pair = pair.of_slot(place.table as u64, place.index, self.sizes);
+        Ok(pair.of_word(place.slot.word))
     }
 
     /// Slot `index` of table number `table`.

@@ -1,8 +1,9 @@
 //! Both copies of a pair, and what they amount to.
 
+use super::copies::SECTOR;
 use crate::format::block::{self, Kind, RawBlock, Side, Verdict};
 use crate::format::slot::Word;
-use crate::format::{Sizes, hash};
+use crate::format::{Sizes, hash, u64_at};
 use std::cmp::Ordering;
 
 /// What the two copies of a pair and the word of its slot amount to.
@@ -62,6 +63,49 @@ impl Pair {
         self
     }
 
+    /// The pair whose slot has this word. Where it was written behind both copies, a live one that is not as it says has not arrived
+    /// as a whole, whatever its checksum says: unless it has the end delimiter, which nobody writes before the rest is on the medium, or
+    /// the original has written it.
+    pub fn of_word(self, word: Word) -> Self {
+        self.doubted(|pair, side| word.is_of_both() && word.sum() != Some(pair.verdict(side).sum))
+    }
+
+    /// The pair of a put whose slot may not have arrived: then it was not on the medium, and counts only where it is surely there as
+    /// a whole.
+    pub fn only_surely_whole(self, sizes: Sizes) -> Self {
+        self.doubted(|pair, side| !pair.is_surely_whole(side, sizes))
+    }
+
+    fn doubted(mut self, is_doubtful: impl Fn(&Self, Side) -> bool) -> Self {
+        for side in [Side::A, Side::B] {
+            let live = self.verdict(side).kind == Kind::Live;
+            if live && !self.is_ended(side) && is_doubtful(&self, side) {
+                self.verdicts[side as usize].good = false;
+            }
+        }
+        self
+    }
+
+    /// Whether a copy has the end delimiter of a live one.
+    pub fn is_ended(&self, side: Side) -> bool {
+        self.block(side).delimiters().1 == side.delimiters(true).1
+    }
+
+    /// Whether no sector of a good copy can be missing that was never on the medium. Within the first one the start delimiter comes last. Of the
+    /// others the last word is there, if it was written into zeros and is none.
+    pub fn is_surely_whole(&self, side: Side, sizes: Sizes) -> bool {
+        let block = self.block(side);
+        let end = block::VALUE + block.value(sizes).len();
+        let sector = SECTOR as usize;
+        let into_zeros = block.delimiters().1 == 0;
+        end <= sector
+            || into_zeros
+                && (sector..end).step_by(sector).all(|from| {
+                    let last = end.min(from + sector) - 1;
+                    u64_at(&block.0[..], last - last % 8) != 0
+                })
+    }
+
     fn belongs_elsewhere(&self, side: Side, slot: u16, sizes: Sizes) -> bool {
         hash::slot(self.block(side).key(), sizes.slots) != slot
     }
@@ -116,10 +160,8 @@ impl Pair {
                 // The slot is ours, from an unfinished life. If the copy that it names is not the
                 // one that it knows, that copy did not reach the medium whole: then the other one
                 // had not been touched since the last sync.
-                let arrived = |w: Word| {
-                    let named = self.verdict(w.side());
-                    named.good && w.checksum() == Some(named.sum)
-                };
+                let arrived =
+                    |w: Word| self.is_good(w.side()) && w.sum() == Some(self.verdict(w.side()).sum);
                 match word {
                     // As the original: B, if it lives.
                     None if b_lives => b,
@@ -163,7 +205,7 @@ impl Pair {
     /// Whether copy A is what this word names, and B still the deleted record that was in this place before.
     pub fn is_put_again_in_a(&self, word: Word) -> bool {
         let [a, b] = &self.verdicts;
-        let named = word.side() == Side::A && word.checksum() == Some(a.sum);
+        let named = word.side() == Side::A && word.sum() == Some(a.sum);
         let live = a.good && self.block(Side::A).delimiters().0 == Side::A.delimiters(true).0;
         named && live && b.good && b.kind == Kind::Deleted
     }

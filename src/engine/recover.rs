@@ -6,6 +6,7 @@
 //! whole file ([`super::walk`]), and so does any contradiction. Where nothing has to be mended nothing is synced: that is
 //! left to the first change.
 
+use super::copies::SECTOR;
 use super::index::{self, print_of};
 use super::state::{intent, phase};
 use super::{Engine, Outcome, Pair, Place, State, Storage};
@@ -217,9 +218,29 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.rearrange();
     }
 
+    /// A slot can lie across the end of a sector, so that its word has not arrived with the rest.
+    pub(super) fn is_across_sectors(place: &Place) -> bool {
+        place.at / SECTOR != (place.at + 16) / SECTOR
+    }
+
+    /// As [`Engine::pair_of`], of a pair that nobody has looked at since the file was recovered. What a put has begun whose slot has
+    /// not arrived was not on the medium.
+    pub(super) fn pair_after_a_cut(&self, place: &Place) -> Result<Pair> {
+        let pair = self.pair_of(place)?;
+        let word = place.slot.word;
+        let lacks_slot = place.slot.is_deleted() || Self::is_across_sectors(place);
+        // A delete leaves the contents as they are.
+        let named = pair.verdict(word.side());
+        let untouched = named.good && word.sum() == Some(named.sum);
+        if lacks_slot && !word.is_of_live() && !untouched {
+            return Ok(pair.only_surely_whole(self.sizes));
+        }
+        Ok(pair)
+    }
+
     /// A deleted or torn slot: the copies carry the truth.
     fn doubt(&self, place: &Place) -> Result<Doubt> {
-        let pair = self.pair_of(place)?;
+        let pair = self.pair_after_a_cut(place)?;
         let outcome = pair.outcome(Some(place.slot.word));
         let live = match outcome {
             Outcome::Live(_) => true,
@@ -228,7 +249,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         };
         if live && place.slot.is_deleted() {
             let named = pair.verdict(place.slot.word.side());
-            let ours = named.good && place.slot.word.checksum() == Some(named.sum);
+            let ours = named.good && place.slot.word.sum() == Some(named.sum);
             let whole = [Side::A, Side::B]
                 .into_iter()
                 .all(|s| pair.block(s).delimiters() == s.delimiters(true));
@@ -266,8 +287,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// A word for a pair that was changed, but before the last sync.
-    pub(crate) fn old_word(&self, side: Side, checksum: u32) -> Word {
-        Word::tagged(side, self.epoch().wrapping_sub(1), checksum)
+    pub(crate) fn old_word(&self, side: Side, sum: u32) -> Word {
+        Word::tagged(side, self.epoch().wrapping_sub(1), sum)
     }
 
     /// What is not zero in a range that no slot names.
@@ -306,10 +327,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok((data - data % PAGE).max(page))
     }
 
-    /// A put that did not get as far as its slot is finished if it is whole, or undone.
+    /// A put that did not get as far as its slot was not on the medium. It is finished if it is surely whole: its slot may
+    /// be what is damaged. Else it is undone.
     fn recover_loose(&mut self, at: u64, len: u64) -> Result<()> {
         if len == PAIR {
-            let pair = self.read_pair(at)?;
+            let pair = self.read_pair(at)?.only_surely_whole(self.sizes);
             if let Outcome::Live(side) = pair.outcome(None)
                 && let Ok(t) = usize::try_from(pair.block(side).table())
                 && t < self.tables.len()

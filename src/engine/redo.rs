@@ -15,6 +15,7 @@ use crate::format::block::{self, Kind, PAIR, RawBlock, Side};
 use crate::format::key::Key;
 use crate::format::record::{self, Head, Record};
 use crate::format::slot::{self, Slot, Word};
+use crate::format::sum::Sum;
 use crate::format::{PAGE, hash, table};
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Relaxed;
@@ -76,10 +77,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// In the log only what follows a pair of different copies can be told from what the original has done to it.
     fn do_copies_differ(&self, place: &Place) -> Result<bool> {
-        let word = place.slot.word;
-        let other = word.side().other().offset(place.pair);
-        let sum = self.store.load(other + block::CHECKSUM as u64)?;
-        Ok(word.checksum().map(u64::from) != Some(sum))
+        let [a, b] = [Side::A, Side::B].map(|side| side.offset(place.pair));
+        let checksum = |at| self.store.load(at + block::CHECKSUM as u64);
+        Ok(checksum(a)? != checksum(b)?)
     }
 
     /// Puts a value into the log; `false` if there is none, or no room in it.
@@ -107,7 +107,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         };
         self.begin_intent(place.at, at, intent::RECORD);
         st.log_next.store(end, Relaxed);
-        let mut sum = record::Sum::at(at);
+        let mut sum = Sum::begin(at);
         let mut some = [0; 16];
         for from in (1..n).step_by(some.len()) {
             let some = &mut some[..(n - from).min(16)];
@@ -234,7 +234,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         {
             let turned = word.is_turned() != even;
             let (side, value) = (word.side(), record.value());
-            let tidy = self.tidy_sum(place, side.other(), &key, value, None)?;
+            let tidy = self.tidy_sums(place, side.other(), &key, value, None)?;
             self.write_over(place, side, &key, value, turned, tidy)?;
         }
         if record.is_none() {
@@ -373,7 +373,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.revive_a(place.pair, side)?;
         let end = self.begins_live(side, place.pair)?;
         self.write_copy(place.pair, side, &block, end)?;
-        let word = Word::tagged(side, self.epoch(), block.sum(self.sizes));
+        let word = Word::tagged(side, self.epoch(), block.sum());
         self.store.store(place.at + 16, word.0)?;
         Ok(true)
     }
@@ -387,15 +387,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let pair = self.pair_of(place)?;
         let (old, new) = (pair.verdict(side.other()), pair.verdict(side));
-        let there = old.good && old.kind == Kind::Live && base.checksum() == Some(old.sum);
+        let there = old.good && old.kind == Kind::Live && base.sum() == Some(old.sum);
         let same = new.good && new.sum == old.sum;
         let own = hash::slot(block.key(), self.sizes.slots) == place.index;
         if !there || same || !own || pair.block(side.other()).key() != block.key() {
             return Ok(false);
         }
-        let (word, sum) = (place.slot.word, block.sum(self.sizes));
+        let (word, sum) = (place.slot.word, block.sum());
         let arrived = new.good && new.sum == sum;
-        let folded = word.side() == side && word.checksum() == Some(sum);
+        let folded = word.side() == side && word.sum() == Some(sum);
         Ok(word == base || folded && !arrived)
     }
 

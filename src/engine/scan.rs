@@ -5,7 +5,7 @@
 
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
-use crate::format::block::{self, KEY, KEY_LEN, PAIR, RawBlock, Side};
+use crate::format::block::{self, KEY, KEY_LEN, Kind, PAIR, RawBlock, Side};
 use crate::format::slot::Word;
 use crate::format::table;
 use crate::format::{PAGE, Sizes, hash, header};
@@ -18,9 +18,11 @@ pub(super) struct Record {
     /// The table that its good copy names.
     pub(super) table: u64,
     pub(super) hash: u64,
-    pub(super) checksum: u32,
+    pub(super) sum: u32,
     /// The slot of its key in some table that can be believed names it.
     pub(super) named: bool,
+    /// Of the slot that names it, or untagged.
+    pub(super) word: Word,
     /// Both copies are good and say the same.
     pub(super) twins: bool,
     /// See [`Pair::is_unfinished`].
@@ -287,6 +289,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         for &(at, name) in names.filter(|all| !only(all[0].0, all.len())).flatten() {
             let pair = self.read_pair(at)?;
             let pair = pair.of_slot(name.table, name.slot, self.sizes);
+            let pair = pair.of_word(name.word);
             let outcome = pair.outcome(Some(name.word));
             if let Outcome::Live(side) = outcome
                 && !pair.is_foreign(outcome, name.slot, self.sizes)
@@ -326,24 +329,28 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let pair = self.read_pair(p)?;
         let name = words.of(&pair, self.sizes).map(|(name, _)| name);
+        let word = name.map(|n| n.word);
         let pair = match name {
-            Some(n) => pair.of_slot(n.table, n.slot, self.sizes),
+            Some(n) => pair.of_slot(n.table, n.slot, self.sizes).of_word(n.word),
             None => pair,
         };
-        let outcome = pair.outcome(name.map(|n| n.word));
+        let outcome = pair.outcome(word);
         let (Outcome::Live(side) | Outcome::Deleted(side)) = outcome else {
             return Ok(None);
         };
         let own = hash::slot(pair.block(side).key(), self.sizes.slots);
         let [a, b] = pair.verdicts;
+        // Without that a word without a tag would say that it has not arrived.
+        let ended = a.kind != Kind::Live || pair.is_ended(Side::A) && pair.is_ended(Side::B);
         Ok(Some(Record {
             at: pair.at,
             outcome,
             table: pair.block(side).table(),
             hash: hash::djb2(pair.block(side).key()),
-            checksum: pair.verdict(side).sum,
-            twins: a.good && b.good && a.kind == b.kind && pair.is_same(),
+            sum: pair.verdict(side).sum,
+            twins: a.good && b.good && a.kind == b.kind && pair.is_same() && ended,
             named: name.is_some_and(|n| n.slot == own),
+            word: word.unwrap_or_default(),
             unfinished: pair.is_unfinished(outcome),
         }))
     }

@@ -4,7 +4,7 @@
 //!    the other one is free.
 //! 2. The other copy of every changed pair becomes like the current one, end delimiters follow;
 //!    of a deleted pair copy B first. Sync, if a pair has something left for step 3, or its current copy is to be the
-//!    other one.
+//!    other one, or its end delimiters are what tells that its slot is whole.
 //! 3. The end of a B that was a deleted record until step 2, and a sync if A of such a pair has something left;
 //!    copy A of deleted pairs and of empty values that carry a mark; slots lose their tags, tables get their
 //!    checksums, all but table 0's; the file gets its length. Sync.
@@ -52,8 +52,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.fold_pairs()?;
         self.sync()?;
         self.announce();
-        let (late, turned) = self.settle_pairs()?;
-        if turned || !late.is_empty() {
+        let (late, waits) = self.settle_pairs()?;
+        if waits || !late.is_empty() {
             self.sync()?;
         }
         self.settle_late(&late)?;
@@ -96,11 +96,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Step 2. Answers the slots that have something left for step 3, and whether step 3 names copies that
-    /// step 2 has written.
+    /// Step 2. Answers the slots that have something left for step 3, and whether step 3 has to wait: it names copies that step 2
+    /// has written, or takes a tag that stands for end delimiters.
     fn settle_pairs(&mut self) -> Result<(Vec<LateSlot>, bool)> {
         let all = self.st().recovered.load(Relaxed) != 0;
-        let (mut changed, mut turned) = (Vec::new(), false);
+        let (mut changed, mut waits) = (Vec::new(), false);
         self.each_slot(|t, i, slot| {
             if all || slot.word.is_tagged() {
                 changed.try_reserve(1).map_err(|_| Error::Memory)?;
@@ -126,8 +126,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     (b + end, 8),
                 ]
             })?;
+            waits |= self.stands_for_ends(&self.place(t, i)?)?;
             if let Some(new) = self.settle_tidy(t, i)? {
-                turned |= new && self.place(t, i)?.slot.word.is_turned();
+                waits |= new && self.place(t, i)?.slot.word.is_turned();
                 continue;
             }
             let Some((place, pair, side, mut block)) = self.settled(t, i)? else {
@@ -138,7 +139,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let first = if live { side.other() } else { Side::B };
             block.set_delimiters(first, live);
             if pair.block(first).0[..] != block.0[..] {
-                turned |= place.slot.word.is_turned();
+                waits |= place.slot.word.is_turned();
                 // B may be the deleted record that was in this place.
                 let end = !live || self.begins_live(first, place.pair)?;
                 if live {
@@ -163,7 +164,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 later(t, i, Late::Copy(second))?;
             }
         }
-        Ok((late, turned))
+        Ok((late, waits))
+    }
+
+    /// Whether only the tag of this slot's word tells, after a power cut, that a put had got as far as that: the pair has no end
+    /// delimiters yet, and not all of the value lies in the first sector ([`Engine::pair_after_a_cut`]).
+    fn stands_for_ends(&self, place: &Place) -> Result<bool> {
+        if !Self::is_across_sectors(place) || place.pair == 0 || place.slot.is_deleted() {
+            return Ok(false);
+        }
+        for side in [Side::A, Side::B] {
+            let at = side.offset(place.pair);
+            let ended = self.store.load(at + block::END as u64)? == side.delimiters(true).1;
+            let size = self.store.load(at + block::VALUE_SIZE as u64)? as u32;
+            if !ended && block::VALUE as u64 + u64::from(size) > SECTOR {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Step 2 for a live pair of which only the value can differ between the copies, and whether it did; `None`: it is

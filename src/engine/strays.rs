@@ -72,19 +72,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut to = self.store.len()?.max(behind).next_multiple_of(PAGE);
         for (from, number) in of {
             self.grow(to.saturating_add(PAIR))?;
-            self.write_new_pair(to, from.key(), from.value(self.sizes), *number)?;
+            let (key, value) = (from.key(), from.value(self.sizes));
+            self.write_new_pair(to, key, value, *number, false)?;
             copies.push(to);
             to += PAIR;
         }
         if copies.is_empty() {
             return Ok(copies);
         }
-        // To the original an end delimiter beside zeros is a copy with an empty key.
+        // No slot tells of a copy whether it has arrived as a whole: it is none before that.
         self.sync()?;
         for &pair in &copies {
             for side in [Side::A, Side::B] {
-                let end = side.offset(pair) + block::END as u64;
-                self.store.store(end, side.delimiters(true).1)?;
+                let (at, (start, end)) = (side.offset(pair), side.delimiters(true));
+                self.store.store(at, start)?;
+                self.store.store(at + block::END as u64, end)?;
             }
         }
         self.sync()?;

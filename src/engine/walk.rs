@@ -5,7 +5,7 @@ use super::scan::{Found, Named, Record};
 use super::state;
 use super::{Engine, Outcome, State, Storage};
 use crate::error::{Error, Result};
-use crate::format::block::{PAIR, RawBlock, Side};
+use crate::format::block::{self, PAIR, RawBlock, Side};
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, hash, header, put_u64, u64_at};
@@ -69,20 +69,36 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
         self.write_tables(tables, &words, &slots, &records, &old)?;
         self.make_room_for_all(&records)?;
-        for r in records.iter().filter(|r| r.unfinished) {
-            let i = (r.hash % u64::from(self.sizes.slots)) as u16;
-            let pair = self.read_pair(r.at)?.of_slot(r.table, i, self.sizes);
-            self.finish(&pair, r.outcome)?;
-        }
         for &n in &homeless {
             self.rehouse(&records[n])?;
         }
         self.tidy_up(&mut true)?;
         self.sync()?;
         self.mark()?;
+        self.finish_records(&slots, &records)?;
         self.st().verified.store(state::tables::GOOD, Relaxed);
         self.st().walking.store(0, Release);
         self.tell_walked(records.len(), homeless.len());
+        Ok(())
+    }
+
+    /// What was begun with the pairs that have a slot. Behind the mark the word of a slot says which copy counts, whatever a
+    /// cut leaves of the other one.
+    fn finish_records(&mut self, slots: &Slots, records: &[Record]) -> Result<()> {
+        let mut some = false;
+        for n in slots.at.iter().filter_map(|&n| (n as usize).checked_sub(1)) {
+            let r = &records[n];
+            if !r.unfinished {
+                continue;
+            }
+            let i = (r.hash % u64::from(self.sizes.slots)) as u16;
+            let pair = self.read_pair(r.at)?.of_slot(r.table, i, self.sizes);
+            self.finish(&pair.of_word(r.word), r.outcome)?;
+            some = true;
+        }
+        if some {
+            self.sync()?;
+        }
         Ok(())
     }
 
@@ -237,7 +253,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                         Word::clean(was.word.side())
                     }
                     Outcome::Live(_) if r.twins => Word::clean(Side::A),
-                    Outcome::Live(side) | Outcome::Deleted(side) => self.old_word(side, r.checksum),
+                    Outcome::Live(side) | Outcome::Deleted(side) => self.old_word(side, r.sum),
                     Outcome::Damaged => Word::default(),
                 };
                 let slot = if r.is_live() {
@@ -301,7 +317,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         };
         let to = side.other();
-        let block = RawBlock::new(
+        let mut block = RawBlock::new(
             self.sizes,
             to,
             true,
@@ -309,8 +325,22 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             from.value(self.sizes),
             place.table as u64,
         );
-        self.write_copy(r.at, to, &block, true)?;
-        let word = Word::tagged(to, self.epoch(), block.sum(self.sizes));
+        if to == Side::B {
+            // Of two live copies the next walk would take B: it is none before it is whole.
+            let at = to.offset(r.at);
+            let (start, end) = block.delimiters();
+            self.store.store(at, 0)?;
+            self.store.store(at + block::END as u64, 0)?;
+            self.sync()?;
+            put_u64(&mut block.0[..], 0, 0);
+            self.write_copy(r.at, to, &block, false)?;
+            self.sync()?;
+            self.store.store(at, start)?;
+            self.store.store(at + block::END as u64, end)?;
+        } else {
+            self.write_copy(r.at, to, &block, true)?;
+        }
+        let word = Word::tagged(to, self.epoch(), block.sum());
         self.write_slot(&place, Slot::live(r.at, word), print_of(r.hash))
     }
 }

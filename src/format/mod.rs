@@ -34,6 +34,7 @@ pub mod header;
 pub mod key;
 pub mod record;
 pub mod slot;
+pub mod sum;
 pub mod table;
 
 /// Header, tables and pairs begin at multiples of this many bytes, and so does the end of the file.

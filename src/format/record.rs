@@ -6,7 +6,7 @@
 //!
 //! | offset | size | field |
 //! |---|---|---|
-//! | 0 | 8 | checksum of the rest and of where it lies, never 0 |
+//! | 0 | 8 | [`Sum`] of the words behind it, begun with where the record lies, never 0 |
 //! | 8 | 8 | 1 if an even number of values followed the copy, else 0 |
 //! | 16 | 8 | offset of the slot in the file |
 //! | 24 | 8 | the word of the slot, which names the copy |
@@ -20,6 +20,7 @@
 use super::block::{self, KEY_LEN};
 use super::key::Key;
 use super::slot::Word;
+use super::sum::Sum;
 use super::{PAGE, u64_at, word_of};
 
 /// Records begin this many bytes apart, or a multiple of it.
@@ -79,30 +80,6 @@ pub fn word(head: &Head, key: &Key, value: &[u8], i: usize) -> u64 {
     }
 }
 
-/// The checksum of the words of a record.
-#[derive(Clone, Copy)]
-pub struct Sum(u64);
-
-impl Sum {
-    /// Of a record that lies at this offset.
-    pub fn at(offset: u64) -> Self {
-        Self(offset ^ 0x6A09_E667_F3BC_C908)
-    }
-
-    /// Takes in the next word. Each word and each sum before it make a different sum.
-    #[inline]
-    pub fn add(&mut self, word: u64) {
-        let mixed = (self.0 ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ mixed >> 29;
-    }
-
-    /// What stands in the record.
-    pub fn value(self) -> u64 {
-        let mixed = (self.0 ^ self.0 >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        (mixed ^ mixed >> 32).max(1)
-    }
-}
-
 /// A whole record in a page of the log.
 pub struct Record<'a> {
     bytes: &'a [u8],
@@ -122,7 +99,7 @@ impl<'a> Record<'a> {
             return None;
         }
         let bytes = rest.get(..8 * words(size))?;
-        let mut sum = Sum::at(at);
+        let mut sum = Sum::begin(at);
         for i in (8..bytes.len()).step_by(8) {
             sum.add(u64_at(bytes, i));
         }
@@ -163,7 +140,7 @@ mod tests {
     use super::*;
 
     fn write(page: &mut [u8; PAGE as usize], at: u64, head: &Head, key: &Key, value: &[u8]) {
-        let mut sum = Sum::at(at);
+        let mut sum = Sum::begin(at);
         let inside = (at % PAGE) as usize;
         for i in 1..words(value.len()) {
             let w = word(head, key, value, i);

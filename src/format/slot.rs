@@ -8,8 +8,8 @@
 //!
 //! `current` 0 means that copy A holds the value, anything else copy B. In a cleanly closed file it
 //! is 0 or 1. From a change to the clean close, while table 0 carries the mark and only this
-//! library reads the slots, it is a [`Word`] with a tag that also says what the current copy's
-//! checksum is and in which epoch the pair was changed. In that time the offset of B, which that of A tells as well,
+//! library reads the slots, it is a [`Word`] with a tag that also has a sum of the current copy
+//! and says in which epoch the pair was changed. In that time the offset of B, which that of A tells as well,
 //! can instead name a [`super::record`] that holds the value.
 
 use super::block::{PAIR, Side};
@@ -21,28 +21,53 @@ pub const SIZE: u64 = 24;
 /// The third word of a slot.
 ///
 /// Untagged: 0 or anything else. Tagged, from the top: 1 bit tag, 1 bit current copy, 1 bit that is set if the
-/// close makes the other one current, 29 bits epoch, 32 bits checksum of the current copy.
+/// close makes the other one current, 1 bit that is set if both copies were written for it, 1 bit that is set if the pair
+/// was deleted with it, 27 bits epoch, 32 bits [`super::block::Sums::ours`] of the current copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Word(pub u64);
 
 const TAG: u64 = 1 << 63;
 const SIDE: u64 = 1 << 62;
 const TURNED: u64 = 1 << 61;
-const EPOCH: u64 = (1 << 29) - 1;
+const BOTH: u64 = 1 << 60;
+const DELETED: u64 = 1 << 59;
+const EPOCH: u64 = (1 << 27) - 1;
 
 /// Set in the offset of B that names a record.
 const RECORD: i64 = 1 << 62;
 
 impl Word {
-    /// A word for a pair that was changed in `epoch` and whose current copy has this checksum.
-    pub fn tagged(side: Side, epoch: u64, checksum: u32) -> Self {
+    /// A word for a pair that was changed in `epoch` and whose current copy has this sum.
+    pub fn tagged(side: Side, epoch: u64, sum: u32) -> Self {
         let side = if side == Side::B { SIDE } else { 0 };
-        Self(TAG | side | (epoch & EPOCH) << 32 | u64::from(checksum))
+        Self(TAG | side | (epoch & EPOCH) << 32 | u64::from(sum))
+    }
+
+    /// The same for a pair of which both copies were written as the current one.
+    pub fn of_both(self) -> Self {
+        Self(self.0 | BOTH)
+    }
+
+    /// Whether the other copy has this sum too, if all that was written with it is there.
+    pub fn is_of_both(self) -> bool {
+        self.is_tagged() && self.0 & BOTH != 0
     }
 
     /// What a cleanly closed file says: 0 for A, 1 for B.
     pub fn clean(side: Side) -> Self {
         Self(u64::from(side == Side::B))
+    }
+
+    /// The same for a pair that is deleted.
+    pub fn of_deleted(self) -> Self {
+        let bit = if self.is_tagged() { DELETED } else { 0 };
+        Self(self.0 | bit)
+    }
+
+    /// Whether this may be in a slot as the word of a live pair. If not, that has not arrived: a slot may lie across the end
+    /// of a sector.
+    pub fn is_of_live(self) -> bool {
+        self.is_tagged() && self.0 & DELETED == 0
     }
 
     /// The current copy.
@@ -85,12 +110,12 @@ impl Word {
         self.0 & TAG != 0
     }
 
-    /// The checksum that the current copy must have; `None` without a tag.
-    pub fn checksum(self) -> Option<u32> {
+    /// The sum that the current copy must have; `None` without a tag.
+    pub fn sum(self) -> Option<u32> {
         self.is_tagged().then_some(self.0 as u32)
     }
 
-    /// Whether the pair was changed in this epoch. Epochs are compared modulo 2^29: a false yes
+    /// Whether the pair was changed in this epoch. Epochs are compared modulo 2^27: a false yes
     /// costs a sync.
     pub fn changed_in(self, epoch: u64) -> bool {
         self.is_tagged() && (self.0 >> 32) & EPOCH == epoch & EPOCH
@@ -163,6 +188,7 @@ impl Slot {
 
     /// The slot of the deleted pair at `at`.
     pub fn deleted(at: u64, word: Word) -> Self {
+        let word = word.of_deleted();
         let s = Self::live(at, word);
         Self {
             a: -s.a,
@@ -179,8 +205,17 @@ mod tests {
     #[test]
     fn words() {
         let w = Word::tagged(Side::B, 7, 0xdead_beef);
-        assert_eq!((w.side(), w.checksum()), (Side::B, Some(0xdead_beef)));
-        assert!(w.changed_in(7) && !w.changed_in(8) && w.changed_in(7 + (1 << 29)));
+        assert_eq!((w.side(), w.sum()), (Side::B, Some(0xdead_beef)));
+        assert!(!w.is_of_both() && w.of_both().is_of_both() && !Word(u64::MAX >> 1).is_of_both());
+        assert!(
+            w.is_of_live() && !w.of_deleted().is_of_live() && !Word::clean(Side::B).is_of_live()
+        );
+        let all = w.of_both().of_deleted().turned(true);
+        assert_eq!(
+            (all.sum(), all.side(), all.changed_in(7)),
+            (w.sum(), w.side(), true)
+        );
+        assert!(w.changed_in(7) && !w.changed_in(8) && w.changed_in(7 + (1 << 27)));
         assert_eq!(Word(0).side(), Side::A);
         assert_eq!(Word(77).side(), Side::B);
         assert!(!Word(1).changed_in(0));

@@ -107,8 +107,10 @@ impl Lives {
     }
 
     fn value(&mut self) -> Vec<u8> {
-        // Random bytes: where many are the same the checksum can miss a lost sector.
-        let len = 1 + self.rng.below(600);
+        let len = 1 + self.rng.below(600) as usize;
+        if self.rng.one_in(3) {
+            return vec![self.rng.next() as u8; len];
+        }
         (0..len).map(|_| self.rng.next() as u8).collect()
     }
 

@@ -8,7 +8,7 @@
 
 use super::check::{checksum, slot_of};
 use super::procs::{Rng, mix};
-use super::reader::{BLOCK, DEAD, LIVE, MARK, PAGE, PAIR, TABLE, TABLE_MARKS, word};
+use super::reader::{BLOCK, DEAD, LIVE, MARK, PAGE, PAIR, TABLE, TABLE_MARKS, sum_of_copy, word};
 
 const SECTOR: usize = 512;
 /// No file grows beyond this by damage.
@@ -875,10 +875,9 @@ impl Work<'_> {
             }
             let p = (word(&self.bytes, at) as i64).unsigned_abs() as usize;
             let side = (w >> 62 & 1) as usize * BLOCK;
-            let sum_at = p.saturating_add(side).saturating_add(8);
-            let sum = word(&self.bytes, sum_at);
-            if sum != word(before, sum_at) {
-                self.put(at + 16, w & !0xFFFF_FFFF | sum & 0xFFFF_FFFF);
+            let sum = sum_of_copy(&self.bytes, p.saturating_add(side));
+            if sum != sum_of_copy(before, p.saturating_add(side)) {
+                self.put(at + 16, w & !0xFFFF_FFFF | sum);
             }
         }
     }

@@ -7,6 +7,7 @@
 //! half zero, key of 1 to 127 bytes, size within the header's, both with the delimiters of a live copy. (In a file that
 //! carries our mark the end delimiters may be missing or still those of a deleted pair: they follow at the close. Its
 //! redo log may hold a later value.)
+//! A copy without its end delimiter may have to be what the word of its slot says of both copies.
 //! Reachable: in a file whose tables are to be believed by the slot of its key, else by the walk from thing to thing.
 //! Not judged, because more than one answer is right: a pair that overlaps something else which looks like a pair or
 //! table.
@@ -66,6 +67,7 @@ struct Copy<'a> {
     end: u64,
     kind: Kind,
     good: bool,
+    /// What a slot's word says of it.
     sum: u64,
     key: &'a [u8],
     value: &'a [u8],
@@ -77,6 +79,48 @@ struct Logged<'a> {
     word: u64,
     key: &'a [u8],
     value: &'a [u8],
+}
+
+/// The sum over words that this library has for its own: how it begins, goes on and ends.
+fn first_of_sum(seed: u64) -> u64 {
+    seed ^ 0x6A09_E667_F3BC_C908
+}
+
+fn next_of_sum(sum: u64, word: u64) -> u64 {
+    let mixed = (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ mixed >> 29
+}
+
+fn last_of_sum(sum: u64) -> u64 {
+    let mixed = (sum ^ sum >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    (mixed ^ mixed >> 32).max(1)
+}
+
+/// What the word of a slot says of the copy at `at`.
+pub fn sum_of_copy(bytes: &[u8], at: usize) -> u64 {
+    let block = at.checked_add(BLOCK).and_then(|end| bytes.get(at..end));
+    let Some(block) = block else {
+        return 0;
+    };
+    let key = block[16..144].split(|&b| b == 0).next().unwrap_or_default();
+    let size = word(block, 144) as u32 as usize;
+    let (value, table) = (&block[148..148 + size.min(8028)], word(block, 8176));
+    let words = |bytes: &[u8]| {
+        let mut padded = bytes.to_vec();
+        padded.resize(bytes.len().next_multiple_of(8), 0);
+        let all = (0..padded.len()).step_by(8).map(|at| word(&padded, at));
+        all.collect::<Vec<_>>()
+    };
+    let mut all = words(key);
+    all.push(value.len() as u64);
+    let (front, rest) = value.split_at(value.len() - value.len() % 32);
+    for lane in (0..4).filter(|_| !front.is_empty()) {
+        let every_fourth = words(front).into_iter().skip(lane).step_by(4);
+        all.push(every_fourth.fold(first_of_sum(lane as u64), next_of_sum));
+    }
+    all.extend(words(rest));
+    let sum = all.into_iter().fold(first_of_sum(table), next_of_sum);
+    last_of_sum(sum) & 0xFFFF_FFFF
 }
 
 struct File<'a> {
@@ -144,7 +188,7 @@ impl<'a> File<'a> {
             end,
             kind,
             good,
-            sum,
+            sum: sum_of_copy(self.bytes, at),
             key,
             value,
         })
@@ -246,13 +290,8 @@ impl<'a> File<'a> {
             if size > 3916 || end > at - at % PAGE + PAGE - 8 || end > self.len {
                 continue;
             }
-            let mut sum = at as u64 ^ 0x6A09_E667_F3BC_C908;
-            for at in (at + 8..end).step_by(8) {
-                sum = (sum ^ self.word(at)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                sum ^= sum >> 29;
-            }
-            sum = (sum ^ sum >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-            if (sum ^ sum >> 32).max(1) != self.word(at) {
+            let words = (at + 8..end).step_by(8).map(|at| self.word(at));
+            if last_of_sum(words.fold(first_of_sum(at as u64), next_of_sum)) != self.word(at) {
                 continue;
             }
             let field = &self.bytes[at + 32..at + 160];
@@ -337,6 +376,8 @@ pub fn read(bytes: &[u8]) -> Expected {
 
     // Where the slots lead, each in the slot of its key.
     let mut named: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+    // Pairs of which a slot that lies across the end of a sector says nothing about a put that was under way.
+    let mut wordless = BTreeSet::new();
     // The last value in the log for each pair.
     let mut logged: BTreeMap<usize, &Logged> = BTreeMap::new();
     // Values in the log on their way into their pair, which may not have arrived there.
@@ -365,6 +406,10 @@ pub fn read(bytes: &[u8]) -> Expected {
                 && file.slot_of(a.key) == i
             {
                 named.entry(at).or_default().insert(current);
+                let across = (16 + 24 * i) % 512 > 512 - 24;
+                if across && (current >> 63 == 0 || current >> 59 & 1 == 1) {
+                    wordless.insert(at);
+                }
                 let all = records.get(&(t + 16 + 24 * i)).into_iter().flatten();
                 for r in all.filter(|r| r.key == a.key) {
                     if r.word == current {
@@ -425,6 +470,17 @@ pub fn read(bytes: &[u8]) -> Expected {
             out.ambiguous += 1;
             continue;
         }
+        // A put that power has cut short looks like this.
+        let current = slot.and_then(|words| words.first()).copied().unwrap_or(0);
+        let of_both = out.marked && current >> 63 == 1 && current >> 60 & 1 == 1;
+        let no_word = out.marked && wordless.contains(&at);
+        let open = [(0, &a), (1, &b)].map(|(side, c)| c.end != LIVE[side].1);
+        let torn = [(0, &a), (1, &b)]
+            .map(|(side, c)| open[side] && of_both && c.sum != current & 0xFFFF_FFFF);
+        if torn == [true, true] || no_word && open == [true, true] {
+            out.ambiguous += 1;
+            continue;
+        }
         let mut values: BTreeSet<&[u8]> = live.get(a.key).cloned().unwrap_or_default();
         // One pair alone holds the key: then the slot may say which of two good copies it is.
         let own: BTreeSet<&[u8]> = [a.value, b.value].into();
@@ -442,10 +498,15 @@ pub fn read(bytes: &[u8]) -> Expected {
                 current != 0
             };
             let [this, other] = if side { [&b, &a] } else { [&a, &b] };
-            if out.believed && !tagged {
+            if no_word {
+                // Both are possible.
+            } else if torn != [false, false] {
+                let whole = if torn[0] { b.value } else { a.value };
+                values = [whole].into();
+                sure = true;
+            } else if out.believed && !tagged {
                 values = [this.value].into();
-            } else if out.marked && tagged && file.key_size + file.value_size == 128 + 8028 {
-                // Where the checksum does not cover everything the word holds more than it.
+            } else if out.marked && tagged {
                 let arrived = current & 0xFFFF_FFFF == this.sum;
                 let later = logged.get(&at).filter(|_| arrived);
                 let in_pair = if arrived { this.value } else { other.value };

@@ -97,9 +97,19 @@ impl Script {
         self
     }
 
-    /// A value of `len` bytes that no other put has.
-    pub fn put(self, key: &str, len: usize) -> Self {
-        self.put_with(key, len, |rng, _| rng.next() as u8)
+    /// A value of `len` bytes that no other put has: random ones, or, which the file's checksum can't tell so well from a part
+    /// of it, one byte again and again, or random ones and a run of the last one.
+    pub fn put(mut self, key: &str, len: usize) -> Self {
+        let mut value: Vec<u8> = (0..len).map(|_| self.rng.next() as u8).collect();
+        let from = match self.rng.below(4) {
+            0 => 0,
+            1 => self.rng.below(len as u64) as usize,
+            _ => len,
+        };
+        if let Some(&last) = value.last() {
+            value[from..].fill(last);
+        }
+        self.put_value(key, &value)
     }
 
     /// The same, mostly zeros.
@@ -111,6 +121,12 @@ impl Script {
                 if i % 97 == 0 { rng.next() as u8 } else { 0 }
             },
         )
+    }
+
+    /// The same, one byte again and again.
+    pub fn put_run(mut self, key: &str, len: usize) -> Self {
+        let byte = self.rng.next() as u8;
+        self.put_value(key, &vec![byte; len])
     }
 
     /// As the value before, but for one byte.

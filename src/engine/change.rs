@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::block::{self, Kind, PAIR, RawBlock, Side, Sums, Verdict};
 use crate::format::key::Key;
 use crate::format::slot::Word;
-use crate::format::{hash, header, table, u64_at};
+use crate::format::{hash, header, table};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -124,7 +124,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 }
                 Found::Live(place, _) => {
                     self.settle_epoch(&place)?;
-                    let sum = self.sum_of(&place)?;
+                    let sum = self.sum_of(&place, key)?;
                     self.write_deleted(&place, sum)?;
                     some = true;
                 }
@@ -198,24 +198,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(some)
     }
 
-    /// [`Sums::ours`] of the copy that a live slot names.
-    fn sum_of(&self, place: &Place) -> Result<u32> {
+    /// [`Sums::ours`] of the copy that the slot of this key names.
+    fn sum_of(&self, place: &Place, key: &Key) -> Result<u32> {
         if let Some(sum) = place.slot.word.sum() {
             return Ok(sum);
         }
         let at = place.slot.word.side().offset(place.pair);
-        let mut front = [0; SECTOR as usize];
-        self.store.read(at, &mut front)?;
-        let key = block::key_in(&front[block::KEY..block::VALUE_SIZE]);
-        let size = u64_at(&front, block::VALUE_SIZE) as u32 as usize;
+        let field = at + block::VALUE_SIZE as u64;
+        let size = (self.store.load(field)? as u32 as usize).min(block::VALUE_LEN);
         let table = self.store.load(at + block::TABLE as u64)?;
-        if let Some(value) = front[block::VALUE..].get(..size) {
-            return Ok(block::sum_of(key, value, table));
+        let sum_in = |field_bytes: &mut [u8]| {
+            self.store.read(field, field_bytes)?;
+            Ok(block::sum_of(key.bytes(), &field_bytes[4..], table))
+        };
+        // From the size on.
+        if size <= 124 {
+            return sum_in(&mut [0; 4 + 124][..4 + size]);
         }
-        let mut value = [0; block::VALUE_LEN];
-        let value = &mut value[..size.min(block::VALUE_LEN)];
-        self.store.read(at + block::VALUE as u64, value)?;
-        Ok(block::sum_of(key, value, table))
+        sum_in(&mut [0; 4 + block::VALUE_LEN][..4 + size])
     }
 
     fn may_write(&self) -> Result<()> {
@@ -321,7 +321,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let word = place.slot.word;
         let differs = sums.is_some_and(|s| word.sum().is_some_and(|old| old != s.ours));
         if !differs && self.is_no_change(&place, current, value)? {
-            return self.turn(&place, current);
+            return self.turn(&place, current, key);
         }
         if !self.is_settled(&place) {
             if self.append(&place, key, value)? {
@@ -359,11 +359,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// A put of the value that is there: only which copy the close makes current is another.
-    fn turn(&self, place: &Place, current: Side) -> Result<()> {
+    fn turn(&self, place: &Place, current: Side, key: &Key) -> Result<()> {
         let word = place.slot.word;
         let word = match word.is_tagged() {
             true => word,
-            false => self.old_word(current, self.sum_of(place)?),
+            false => self.old_word(current, self.sum_of(place, key)?),
         };
         let word = word.turned(!word.is_turned());
         self.store.store(place.at + 16, word.0)

@@ -254,6 +254,35 @@ fn scenarios() -> Vec<Scenario> {
             .put(k2, 31)
             .join()
             .close(),
+        // What a deleted copy holds is put again over what followed it.
+        Script::new("put-again-of-equal-values", SETTINGS)
+            .put_values("/a", &["one"])
+            .put_values("/b", &["", "one"])
+            .put_values("/c", &[""])
+            .before()
+            .delete("/a")
+            .delete("/b")
+            .delete("/c")
+            .sync()
+            .put_values("/a", &["two"])
+            .put_values("/b", &["two"])
+            .put_values("/c", &["two"])
+            .sync()
+            .put_values("/a", &["one"])
+            .put_values("/b", &["one"])
+            .put_values("/c", &[""])
+            .sync()
+            .delete("/b")
+            .delete("/c")
+            .close()
+            .put_values("/b", &["two"])
+            .put_values("/c", &["two"])
+            .sync()
+            .put_values("/b", &[""])
+            .put_values("/c", &["\u{ff}"])
+            .sync()
+            .put_values("/c", &[""])
+            .close(),
         Script::new("close-with-deleted", SETTINGS)
             .put("/a", 400)
             .put("/b", 4000)
@@ -575,13 +604,43 @@ fn of_runs() -> Vec<Script> {
             .put_run("/b", 800)
             .close(),
     ];
-    // Slots of which the third word lies in another sector than the first, or than both others.
-    for slot in [20, 63] {
-        let names = (0..).map(|n| format!("/s{n}"));
-        let keys: Vec<_> = names
-            .filter(|k| check::slot_of(k.as_bytes(), 510) == slot)
-            .take(3)
-            .collect();
+    // A table of which a part has arrived, behind a pair of which a part has.
+    scripts.push(
+        Script::new("runs-before-a-table", SETTINGS)
+            .put(k0, 100)
+            .sync()
+            .put_run("/a", 830)
+            .put_run(k1, 700),
+    );
+    // The process dies between the commit of a put and its end.
+    for after in 508..514 {
+        scripts.push(
+            Script::new(&format!("runs-dying-after-{after}"), SETTINGS)
+                .put_run("/a", 600)
+                .sync()
+                .die(after)
+                .put_run("/b", 2000)
+                .put("/c", 20)
+                .close(),
+        );
+    }
+    for slot in ACROSS_SECTORS {
+        let keys = keys_in(slot);
+        // Of the delete, made to a pair of a closed file, the third word has not arrived.
+        scripts.push(
+            Script::new(&format!("runs-and-a-torn-delete-{slot}"), SETTINGS)
+                .put_run("/a", 600)
+                .put_run("/old", 700)
+                .put_run(&keys[0], 700)
+                .before()
+                .put("/x", 10)
+                .put_run("/new", 2000)
+                .delete("/old")
+                .sync()
+                .put_run("/old", 2000)
+                .delete(&keys[0])
+                .sync(),
+        );
         scripts.push(
             Script::new(&format!("runs-in-a-torn-slot-{slot}"), SETTINGS)
                 .put_run("/a", 600)
@@ -597,6 +656,16 @@ fn of_runs() -> Vec<Script> {
         );
     }
     scripts
+}
+
+/// Slots of which the third word lies in another sector than the first, or than both others.
+const ACROSS_SECTORS: [usize; 2] = [20, 63];
+
+/// Three keys of this slot of 510.
+fn keys_in(slot: usize) -> Vec<String> {
+    let names = (0..).map(|n| format!("/s{n}"));
+    let keys = names.filter(|k| check::slot_of(k.as_bytes(), 510) == slot);
+    keys.take(3).collect()
 }
 
 /// Keys that are put again and again: what follows the first change since a sync goes into the redo log.
@@ -642,6 +711,19 @@ fn of_the_log() -> Vec<Script> {
             .put_values("/b", &["one", "two", "two"])
             .sync()
             .delete("/a")
+            .close(),
+        // An empty value once without and once with its mark, then one that goes into the log.
+        Script::new("log-of-empty-values", SETTINGS)
+            .put("/a", 0)
+            .put("/b", 100)
+            .before()
+            .put("/b", 101)
+            .put("/b", 102)
+            .put("/a", 0)
+            .put("/a", 50)
+            .sync()
+            .put("/a", 51)
+            .sync()
             .close(),
         two("log-and-deletes")
             .each(1..4, |s, n| s.put("/a", 100 + n))
@@ -938,6 +1020,45 @@ fn a_lost_start_of_a_table() -> Scenario {
         .on_damaged(image, found)
 }
 
+/// A file of this library that was not closed, which the original has recovered and closed: it leaves the ends of pairs alone that it
+/// does not change. `again`: the pair was a deleted one before. No cut may take such a pair for one that has not arrived.
+fn closed_without_ends(slot: usize, again: bool) -> Scenario {
+    let key = &keys_in(slot)[0];
+    let mut script = Script::new("before", SETTINGS).put("/x", 100);
+    if again {
+        script = script.put(key, 3).before();
+        script = script.delete(key).sync().put("/x", 7);
+    }
+    let mut image = script.put_sparse(key, 2000).sync().finish().record().last;
+    for slot in (0..510).map(|i| 4096 + 16 + 24 * i) {
+        // As a closed file says it.
+        let word = reader::word(&image, slot + 16);
+        let current = if word >> 63 == 1 {
+            word >> 62 & 1
+        } else {
+            word
+        };
+        image[slot + 16..slot + 24].copy_from_slice(&current.to_le_bytes());
+        let a = reader::word(&image, slot);
+        if a != 0 {
+            image[slot + 8..slot + 16].copy_from_slice(&(a + 8192).to_le_bytes());
+        }
+    }
+    image[4096 + 8..4096 + 16].fill(0);
+    seal_first_table(&mut image);
+    image[16] = 0;
+    image[24] = 1;
+    let found = found_in(&image);
+    assert!(found.contains_key(key.as_bytes()));
+    Script::new(&format!("damaged-ends-{slot}-{again}"), SETTINGS)
+        .put("/new", 70)
+        .sync()
+        .kill()
+        .put("/new", 71)
+        .close()
+        .on_damaged(image, found)
+}
+
 /// Files that were damaged, of this library in every state and of the original, and files of the original that power cuts have
 /// shortened. What no damage has touched must outlive a power cut as well, in the first changes and in the recovery before them.
 fn of_damaged_files(seed: u64, files: u64) -> Vec<Scenario> {
@@ -1147,6 +1268,9 @@ fn no_cut_loses_what_no_damage_has_touched() {
         let mut all = of_damaged_files(seed, files);
         all.push(a_lost_start_of_a_table());
         all.push(a_torn_second_copy_without_its_table());
+        for slot in ACROSS_SECTORS {
+            all.extend([false, true].map(|again| closed_without_ends(slot, again)));
+        }
         let all = asked_for(all);
         if is_replayed(&all) {
             return;

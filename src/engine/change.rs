@@ -207,15 +207,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let field = at + block::VALUE_SIZE as u64;
         let size = (self.store.load(field)? as u32 as usize).min(block::VALUE_LEN);
         let table = self.store.load(at + block::TABLE as u64)?;
-        let sum_in = |field_bytes: &mut [u8]| {
-            self.store.read(field, field_bytes)?;
-            Ok(block::sum_of(key.bytes(), &field_bytes[4..], table))
+        let sum_in = |from_size_on: &mut [u8]| {
+            self.store.read(field, from_size_on)?;
+            let value = &from_size_on[4..];
+            Ok(block::sum_of_copy(key.bytes(), value, size, table))
         };
-        // From the size on.
-        if size <= 124 {
-            return sum_in(&mut [0; 4 + 124][..4 + size]);
+        let n = 4 + size.max(1);
+        if n <= 128 {
+            return sum_in(&mut [0; 128][..n]);
         }
-        sum_in(&mut [0; 4 + block::VALUE_LEN][..4 + size])
+        sum_in(&mut [0; 4 + block::VALUE_LEN][..n])
     }
 
     fn may_write(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::block::{self, PAIR, RawBlock, Side, Sums};
 use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
-use crate::format::{PAGE, put_u64, u64_at, word_of};
+use crate::format::{PAGE, Sizes, put_u64, u64_at, word_of};
 use std::ops::Range;
 
 /// So many slots at a time are fetched before their turn.
@@ -15,6 +15,19 @@ const AHEAD: usize = 8;
 
 /// The unit in which a medium loses writes.
 pub(super) const SECTOR: u64 = 512;
+
+/// With unusual sizes the checksum leaves a part of the value uncovered that lies outside the first sector: there a
+/// sync must do what the checksum can't, so that is on the medium before the first sector has its checksum.
+pub(super) fn has_uncovered_tail(sizes: Sizes) -> bool {
+    let covered = block::KEY + sizes.covered();
+    let value = block::VALUE + sizes.value as usize;
+    covered < value && value > SECTOR as usize
+}
+
+/// Whether a slot at this offset goes on in the next sector, so that its word may be missing or come alone.
+pub(super) fn is_across_sectors(at: u64) -> bool {
+    at / SECTOR != (at + 16) / SECTOR
+}
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Slot `n` of some is about to be dealt with: every now and then those that come next are made ready, of each the
@@ -128,7 +141,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             self.sync()?;
         }
-        if self.uncovered_tail() {
+        if has_uncovered_tail(self.sizes) {
             for side in [Side::A, Side::B] {
                 let at = side.offset(pair) + SECTOR;
                 let behind = &block.0[SECTOR as usize..block::END];
@@ -239,6 +252,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Offset of A last: it is what makes a slot used. `print`: what the slot holds from now on.
     pub(super) fn write_slot(&mut self, place: &Place, slot: Slot, print: u16) -> Result<()> {
         let at = place.at;
+        let slot = match slot.word.is_of_live() && slot.a > 0 && is_across_sectors(at) {
+            true => slot.of_put(),
+            false => slot,
+        };
         self.store.store(at + 16, slot.word.0)?;
         self.store.store(at + 8, slot.b as u64)?;
         self.store.store(at, slot.a as u64)?;
@@ -269,12 +286,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let word = |i: usize| u64_at(&block.0[..], i);
         self.store
             .store(at + block::CHECKSUM as u64, block::WRITING)?;
-        if self.uncovered_tail() {
+        if has_uncovered_tail(self.sizes) {
             self.sync()?;
         }
         let tail = if end { block::SIZE } else { block::END } as u64;
         self.replace(at + SECTOR, tail - SECTOR, |i| word(SECTOR as usize + i))?;
-        if self.uncovered_tail() {
+        if has_uncovered_tail(self.sizes) {
             self.sync()?;
         }
         let key = block::KEY as u64;
@@ -282,13 +299,5 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.store(at, word(0))?;
         self.store
             .store(at + block::CHECKSUM as u64, word(block::CHECKSUM))
-    }
-
-    /// With unusual sizes the checksum leaves a part of the value uncovered that lies outside the
-    /// first sector: there a sync must do what the checksum can't.
-    fn uncovered_tail(&self) -> bool {
-        let covered = block::KEY + self.sizes.covered();
-        let value = block::VALUE + self.sizes.value as usize;
-        covered < value && value > SECTOR as usize
     }
 }

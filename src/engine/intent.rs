@@ -72,7 +72,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             // written.
             if let Outcome::Live(side) = outcome {
                 let turned = place.slot.word.is_turned();
-                let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum).turned(turned);
+                let mut word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
+                if place.slot.word.is_of_both() && pair.holds(place.slot.word) {
+                    word = word.of_both();
+                }
+                let word = word.turned(turned);
                 let print = print_of(hash::djb2(pair.block(side).key()));
                 self.write_slot(place, Slot::live(place.pair, word), print)?;
             }

@@ -5,8 +5,8 @@
 //!
 //! - A pair is changed at most once between two syncs of our own ([`State::epoch`]), so the copy
 //!   that the last completed sync made durable is never overwritten.
-//! - An overwrite writes the copy that is not current, then the slot's word, which carries the
-//!   checksum of the copy that it names: a slot that reached the medium without its copy convicts itself.
+//! - An overwrite writes the copy that is not current, then the slot's word, which has a sum of
+//!   the copy that it names: a slot that reached the medium without its copy convicts itself.
 //! - A new pair is written into zeros, start delimiters last. A deleted one gets its delimiters and
 //!   keeps its contents until the close.
 //! - From the first change of a life to its close table 0 carries [`table::MARK`].

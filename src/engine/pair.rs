@@ -1,8 +1,8 @@
 //! Both copies of a pair, and what they amount to.
 
-use super::copies::SECTOR;
+use super::copies::{SECTOR, has_uncovered_tail};
 use crate::format::block::{self, Kind, RawBlock, Side, Verdict};
-use crate::format::slot::Word;
+use crate::format::slot::{Slot, Word};
 use crate::format::{Sizes, hash, u64_at};
 use std::cmp::Ordering;
 
@@ -70,8 +70,25 @@ impl Pair {
         self.doubted(|pair, side| word.is_of_both() && word.sum() != Some(pair.verdict(side).sum))
     }
 
-    /// The pair of a put whose slot may not have arrived: then it was not on the medium, and counts only where it is surely there as
-    /// a whole.
+    /// Whether the copy that a word names is good and the one that it knows.
+    pub fn holds(&self, word: Word) -> bool {
+        let named = self.verdict(word.side());
+        named.good && word.sum() == Some(named.sum)
+    }
+
+    /// The pair of this slot in a file that was not closed. A put whose slot has not arrived was not on the medium: what it has
+    /// begun counts only where it is surely there as a whole.
+    pub fn after_a_cut(self, slot: &Slot, sizes: Sizes) -> Self {
+        let pair = self.of_word(slot.word);
+        let complete = !slot.is_deleted() && slot.is_whole() && !slot.is_of_put();
+        // A delete leaves the contents as they are.
+        if complete || slot.word.is_of_live() || pair.holds(slot.word) {
+            return pair;
+        }
+        pair.only_surely_whole(sizes)
+    }
+
+    /// The pair of a put whose slot has not arrived.
     pub fn only_surely_whole(self, sizes: Sizes) -> Self {
         self.doubted(|pair, side| !pair.is_surely_whole(side, sizes))
     }
@@ -92,13 +109,14 @@ impl Pair {
     }
 
     /// Whether no sector of a good copy can be missing that was never on the medium. Within the first one the start delimiter comes last. Of the
-    /// others the last word is there, if it was written into zeros and is none.
+    /// others the last word is there, if it was written into zeros and is none; or they were on the medium before.
     pub fn is_surely_whole(&self, side: Side, sizes: Sizes) -> bool {
         let block = self.block(side);
         let end = block::VALUE + block.value(sizes).len();
         let sector = SECTOR as usize;
         let into_zeros = block.delimiters().1 == 0;
         end <= sector
+            || has_uncovered_tail(sizes)
             || into_zeros
                 && (sector..end).step_by(sector).all(|from| {
                     let last = end.min(from + sector) - 1;
@@ -160,8 +178,7 @@ impl Pair {
                 // The slot is ours, from an unfinished life. If the copy that it names is not the
                 // one that it knows, that copy did not reach the medium whole: then the other one
                 // had not been touched since the last sync.
-                let arrived =
-                    |w: Word| self.is_good(w.side()) && w.sum() == Some(self.verdict(w.side()).sum);
+                let arrived = |w: Word| self.is_good(w.side()) && self.holds(w);
                 match word {
                     // As the original: B, if it lives.
                     None if b_lives => b,
@@ -176,9 +193,18 @@ impl Pair {
                         }
                         _ => Outcome::Live(Side::A),
                     },
-                    // Live, or deleted: then of this delete A's delimiters did not arrive, or of
-                    // the put that followed it A alone did.
-                    Some(w) if w.is_tagged() && w.side() == Side::B && arrived(w) => b,
+                    Some(w) if w.is_tagged() && w.side() == Side::B && arrived(w) => match b {
+                        // Either only B's delimiters of a delete arrived, or not this put of a value that the
+                        // deleted B has had: live is right in both.
+                        Outcome::Deleted(_)
+                            if w.is_of_live() && !self.block(Side::B).value_is_zero() =>
+                        {
+                            Outcome::Live(Side::B)
+                        }
+                        // Live, or deleted: then of this delete A's delimiters did not arrive, or of
+                        // the put that followed it A alone did.
+                        _ => b,
+                    },
                     Some(w) if w.is_tagged() && w.side() == Side::A && !arrived(w) && b_lives => b,
                     _ => Outcome::Live(Side::A),
                 }
@@ -204,9 +230,9 @@ impl Pair {
 
     /// Whether copy A is what this word names, and B still the deleted record that was in this place before.
     pub fn is_put_again_in_a(&self, word: Word) -> bool {
-        let [a, b] = &self.verdicts;
-        let named = word.side() == Side::A && word.sum() == Some(a.sum);
-        let live = a.good && self.block(Side::A).delimiters().0 == Side::A.delimiters(true).0;
+        let b = self.verdict(Side::B);
+        let named = word.side() == Side::A && self.holds(word);
+        let live = self.block(Side::A).delimiters().0 == Side::A.delimiters(true).0;
         named && live && b.good && b.kind == Kind::Deleted
     }
 

@@ -6,7 +6,7 @@
 //! whole file ([`super::walk`]), and so does any contradiction. Where nothing has to be mended nothing is synced: that is
 //! left to the first change.
 
-use super::copies::SECTOR;
+use super::copies::is_across_sectors;
 use super::index::{self, print_of};
 use super::state::{intent, phase};
 use super::{Engine, Outcome, Pair, Place, State, Storage};
@@ -169,9 +169,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(true)
     }
 
-    /// A table that is durable, whose link is not: pairs behind it may name it, so it stays.
+    /// A table that is durable, whose link is not: pairs behind it may name it, so it stays. One of which a part has arrived is
+    /// nothing yet.
     fn adopt_table(&mut self, at: u64) -> Result<bool> {
-        let ours = self.store.load(at + table::CHECKSUM)? == table::MARK;
+        let mark = self.store.load(at + table::CHECKSUM)?;
+        let in_file = at + table::SIZE <= self.store.len()?;
+        if in_file && self.store.load(at + table::END)? == 0 && matches!(mark, 0 | table::MARK) {
+            let slots = at + table::CHECKSUM + 8;
+            if self.is_zero(slots, at + table::SIZE - slots)? {
+                self.erase(at, table::SIZE)?;
+                return Ok(true);
+            }
+        }
+        let ours = mark == table::MARK;
         match self.tables.last() {
             Some(&last) if ours && at > last && at + table::SIZE <= self.store.len()? => {
                 self.set_link(last, at)?;
@@ -218,24 +228,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.rearrange();
     }
 
-    /// A slot can lie across the end of a sector, so that its word has not arrived with the rest.
-    pub(super) fn is_across_sectors(place: &Place) -> bool {
-        place.at / SECTOR != (place.at + 16) / SECTOR
-    }
-
-    /// As [`Engine::pair_of`], of a pair that nobody has looked at since the file was recovered. What a put has begun whose slot has
-    /// not arrived was not on the medium.
+    /// As [`Engine::pair_of`], of a pair that nobody has looked at since the file was recovered.
     pub(super) fn pair_after_a_cut(&self, place: &Place) -> Result<Pair> {
-        let pair = self.pair_of(place)?;
-        let word = place.slot.word;
-        let lacks_slot = place.slot.is_deleted() || Self::is_across_sectors(place);
-        // A delete leaves the contents as they are.
-        let named = pair.verdict(word.side());
-        let untouched = named.good && word.sum() == Some(named.sum);
-        if lacks_slot && !word.is_of_live() && !untouched {
-            return Ok(pair.only_surely_whole(self.sizes));
-        }
-        Ok(pair)
+        let pair = self.read_pair(place.pair)?;
+        let pair = pair.of_slot(place.table as u64, place.index, self.sizes);
+        Ok(pair.after_a_cut(&place.slot, self.sizes))
     }
 
     /// A deleted or torn slot: the copies carry the truth.
@@ -248,8 +245,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             Outcome::Damaged => return Ok(Doubt::Drop),
         };
         if live && place.slot.is_deleted() {
-            let named = pair.verdict(place.slot.word.side());
-            let ours = named.good && place.slot.word.sum() == Some(named.sum);
+            // A delete of ours, or one of which the word has not arrived.
+            let word = place.slot.word;
+            let ours = pair.holds(word) || !word.is_tagged() && is_across_sectors(place.at);
             let whole = [Side::A, Side::B]
                 .into_iter()
                 .all(|s| pair.block(s).delimiters() == s.delimiters(true));

@@ -387,8 +387,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let pair = self.pair_of(place)?;
         let (old, new) = (pair.verdict(side.other()), pair.verdict(side));
-        let there = old.good && old.kind == Kind::Live && base.sum() == Some(old.sum);
-        let same = new.good && new.sum == old.sum;
+        let there = old.kind == Kind::Live && pair.holds(base);
+        let same = new.good && pair.is_same();
         let own = hash::slot(block.key(), self.sizes.slots) == place.index;
         if !there || same || !own || pair.block(side.other()).key() != block.key() {
             return Ok(false);

@@ -6,7 +6,7 @@
 use super::{Engine, Outcome, Pair, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY, KEY_LEN, Kind, PAIR, RawBlock, Side};
-use crate::format::slot::Word;
+use crate::format::slot::Slot;
 use crate::format::table;
 use crate::format::{PAGE, Sizes, hash, header};
 
@@ -21,8 +21,6 @@ pub(super) struct Record {
     pub(super) sum: u32,
     /// The slot of its key in some table that can be believed names it.
     pub(super) named: bool,
-    /// Of the slot that names it, or untagged.
-    pub(super) word: Word,
     /// Both copies are good and say the same.
     pub(super) twins: bool,
     /// See [`Pair::is_unfinished`].
@@ -55,12 +53,12 @@ pub(super) struct Named {
     others: Vec<u64>,
 }
 
-/// A slot by table number and index, and its word.
+/// A slot by table number and index, and what is in it.
 #[derive(Clone, Copy)]
-struct Name {
+pub(super) struct Name {
     table: u64,
-    slot: u16,
-    word: Word,
+    index: u16,
+    slot: Slot,
 }
 
 impl Named {
@@ -78,6 +76,19 @@ impl Named {
         self.first == table::REBUILDING
     }
 
+    /// The pair of this slot. In a file that this library was changing it may be what a power cut has left of a put.
+    fn judge(&self, pair: Pair, name: Option<&Name>, sizes: Sizes) -> Pair {
+        let pair = match name {
+            Some(n) => pair.of_slot(n.table, n.index, sizes),
+            None => pair,
+        };
+        match name {
+            _ if !self.all() => pair,
+            Some(n) => pair.after_a_cut(&n.slot, sizes),
+            None => pair.only_surely_whole(sizes),
+        }
+    }
+
     /// Whether some slot names the pair at `at`.
     fn has(&self, at: u64) -> bool {
         self.names.binary_search_by_key(&at, |&(at, _)| at).is_ok()
@@ -92,7 +103,7 @@ impl Named {
         let owns = |name: &Name| {
             [Side::A, Side::B].into_iter().any(|s| {
                 let home = hash::slot(pair.block(s).key(), sizes.slots);
-                pair.is_good(s) && home == name.slot
+                pair.is_good(s) && home == name.index
             })
         };
         let mut all = all.map(|(_, name)| name);
@@ -152,8 +163,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 let slot = raw.slot(i);
                 if let Some(pair) = slot.pair(len) {
                     words.names.try_reserve(1).map_err(|_| Error::Memory)?;
-                    let (slot, word) = (i, slot.word);
-                    words.names.push((pair, Name { table, slot, word }));
+                    let index = i;
+                    words.names.push((pair, Name { table, index, slot }));
                 }
             }
         }
@@ -288,11 +299,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let names = words.names.chunk_by(|(at, _), (next, _)| at == next);
         for &(at, name) in names.filter(|all| !only(all[0].0, all.len())).flatten() {
             let pair = self.read_pair(at)?;
-            let pair = pair.of_slot(name.table, name.slot, self.sizes);
-            let pair = pair.of_word(name.word);
-            let outcome = pair.outcome(Some(name.word));
+            let pair = words.judge(pair, Some(&name), self.sizes);
+            let outcome = pair.outcome(Some(name.slot.word));
             if let Outcome::Live(side) = outcome
-                && !pair.is_foreign(outcome, name.slot, self.sizes)
+                && !pair.is_foreign(outcome, name.index, self.sizes)
             {
                 consider(&pair, side)?;
             }
@@ -323,18 +333,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(false)
     }
 
+    /// The pair at `p` and the slot that names it, if there is one.
+    pub(super) fn pair_in_walk(&self, p: u64, words: &Named) -> Result<(Pair, Option<Name>)> {
+        let pair = self.read_pair(p)?;
+        let name = words.of(&pair, self.sizes).map(|(name, _)| name);
+        Ok((words.judge(pair, name.as_ref(), self.sizes), name))
+    }
+
     fn record_at(&self, p: u64, words: &Named) -> Result<Option<Record>> {
         if self.pair_delimiters(p)? == 0 {
             return Ok(None);
         }
-        let pair = self.read_pair(p)?;
-        let name = words.of(&pair, self.sizes).map(|(name, _)| name);
-        let word = name.map(|n| n.word);
-        let pair = match name {
-            Some(n) => pair.of_slot(n.table, n.slot, self.sizes).of_word(n.word),
-            None => pair,
-        };
-        let outcome = pair.outcome(word);
+        let (pair, name) = self.pair_in_walk(p, words)?;
+        let outcome = pair.outcome(name.map(|n| n.slot.word));
         let (Outcome::Live(side) | Outcome::Deleted(side)) = outcome else {
             return Ok(None);
         };
@@ -349,8 +360,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             hash: hash::djb2(pair.block(side).key()),
             sum: pair.verdict(side).sum,
             twins: a.good && b.good && a.kind == b.kind && pair.is_same() && ended,
-            named: name.is_some_and(|n| n.slot == own),
-            word: word.unwrap_or_default(),
+            named: name.is_some_and(|n| n.index == own),
             unfinished: pair.is_unfinished(outcome),
         }))
     }

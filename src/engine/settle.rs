@@ -168,9 +168,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Whether only the tag of this slot's word tells, after a power cut, that a put had got as far as that: the pair has no end
-    /// delimiters yet, and not all of the value lies in the first sector ([`Engine::pair_after_a_cut`]).
+    /// delimiters yet, and not all of the value lies in the first sector ([`Pair::after_a_cut`]).
     fn stands_for_ends(&self, place: &Place) -> Result<bool> {
-        if !Self::is_across_sectors(place) || place.pair == 0 || place.slot.is_deleted() {
+        if !place.slot.is_of_put() || place.pair == 0 {
             return Ok(false);
         }
         for side in [Side::A, Side::B] {

@@ -75,7 +75,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.tidy_up(&mut true)?;
         self.sync()?;
         self.mark()?;
-        self.finish_records(&slots, &records)?;
+        self.finish_records(&slots, &records, &words)?;
         self.st().verified.store(state::tables::GOOD, Relaxed);
         self.st().walking.store(0, Release);
         self.tell_walked(records.len(), homeless.len());
@@ -84,16 +84,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// What was begun with the pairs that have a slot. Behind the mark the word of a slot says which copy counts, whatever a
     /// cut leaves of the other one.
-    fn finish_records(&mut self, slots: &Slots, records: &[Record]) -> Result<()> {
+    fn finish_records(&mut self, slots: &Slots, records: &[Record], words: &Named) -> Result<()> {
         let mut some = false;
         for n in slots.at.iter().filter_map(|&n| (n as usize).checked_sub(1)) {
             let r = &records[n];
             if !r.unfinished {
                 continue;
             }
-            let i = (r.hash % u64::from(self.sizes.slots)) as u16;
-            let pair = self.read_pair(r.at)?.of_slot(r.table, i, self.sizes);
-            self.finish(&pair.of_word(r.word), r.outcome)?;
+            let (pair, _) = self.pair_in_walk(r.at, words)?;
+            self.finish(&pair, r.outcome)?;
             some = true;
         }
         if some {

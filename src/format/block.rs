@@ -139,13 +139,21 @@ impl Sums {
 }
 
 /// [`Sums::ours`].
-pub fn sum_of(key: &[u8], value: &[u8], table: u64) -> u32 {
+fn sum_of(key: &[u8], value: &[u8], table: u64) -> u32 {
     let mut sum = Sum::begin(table);
     for at in (0..key.len()).step_by(8) {
         sum.add(word_of(key, at));
     }
     sum.add_value(value);
     sum.value() as u32
+}
+
+/// The same of a copy, whose value is the first `size` bytes of these, which are one or more: an empty value that has a mark behind
+/// it ([`RawBlock::mark_empty`]) is another one.
+pub fn sum_of_copy(key: &[u8], field: &[u8], size: usize, table: u64) -> u32 {
+    let sum = sum_of(key, &field[..size], table);
+    let marked = size == 0 && field[0] != 0;
+    if marked { !sum } else { sum }
 }
 
 /// [`Sums::checksum`].
@@ -233,7 +241,7 @@ impl RawBlock {
     /// [`Sums::ours`].
     pub fn sum(&self) -> u32 {
         let n = (self.value_size() as usize).min(VALUE_LEN);
-        sum_of(self.key(), &self.0[VALUE..VALUE + n], self.table())
+        sum_of_copy(self.key(), &self.0[VALUE..TABLE], n, self.table())
     }
 
     /// Gives the block the delimiters of a side and kind. The checksum does not cover them.
@@ -335,7 +343,7 @@ impl RawBlock {
         Verdict {
             kind,
             good,
-            sum: self.sum(),
+            sum: if good { self.sum() } else { 0 },
             delimiters: u8::from(start == live.0 || start == dead.0)
                 + u8::from(end == live.1 || end == dead.1),
         }
@@ -391,7 +399,9 @@ mod tests {
         let mut b = RawBlock::new(settings(), Side::A, true, b"k", b"", 0);
         put_u64(&mut b.0[..], END, Side::A.delimiters(false).1);
         assert_eq!(b.check(settings(), Side::A).kind, Kind::Deleted);
+        let sum = b.sum();
         b.mark_empty(settings());
+        assert_ne!(b.sum(), sum);
         assert_eq!(b.check(settings(), Side::A).kind, Kind::Live);
         assert!(b.check(settings(), Side::A).good && b.value(settings()).is_empty());
     }

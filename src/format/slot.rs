@@ -10,7 +10,8 @@
 //! is 0 or 1. From a change to the clean close, while table 0 carries the mark and only this
 //! library reads the slots, it is a [`Word`] with a tag that also has a sum of the current copy
 //! and says in which epoch the pair was changed. In that time the offset of B, which that of A tells as well,
-//! can instead name a [`super::record`] that holds the value.
+//! can instead name a [`super::record`] that holds the value, or say that the slot was written by a put: then its word is one of
+//! that put or a later change, or has not arrived ([`Slot::is_of_put`]).
 
 use super::block::{PAIR, Side};
 use super::{PAGE, record};
@@ -35,6 +36,8 @@ const EPOCH: u64 = (1 << 27) - 1;
 
 /// Set in the offset of B that names a record.
 const RECORD: i64 = 1 << 62;
+/// Set in the offset of B by a put.
+const PUT: i64 = 1 << 61;
 
 impl Word {
     /// A word for a pair that was changed in `epoch` and whose current copy has this sum.
@@ -64,8 +67,7 @@ impl Word {
         Self(self.0 | bit)
     }
 
-    /// Whether this may be in a slot as the word of a live pair. If not, that has not arrived: a slot may lie across the end
-    /// of a sector.
+    /// Whether it is the word of a live pair that was changed in an unfinished life.
     pub fn is_of_live(self) -> bool {
         self.is_tagged() && self.0 & DELETED == 0
     }
@@ -149,7 +151,12 @@ impl Slot {
     /// A slot may straddle two sectors of which a power cut kept one: then one offset is still 0,
     /// or of the other sign.
     pub fn pair(&self, len: u64) -> Option<u64> {
-        let (a, b) = (self.a.unsigned_abs(), self.b.unsigned_abs());
+        let b = if self.is_of_put() {
+            self.b ^ PUT
+        } else {
+            self.b
+        };
+        let (a, b) = (self.a.unsigned_abs(), b.unsigned_abs());
         let half = PAIR / 2;
         let at = if a != 0 { a } else { b.checked_sub(half)? };
         let agrees = b == 0 || b == at.checked_add(half)? || self.record().is_some();
@@ -165,6 +172,19 @@ impl Slot {
         let front = (self.b ^ RECORD) as u64;
         let first = record::FIRST + record::FRONT;
         (front % PAGE % record::STEP == first).then_some(front)
+    }
+
+    /// The same slot, but that it says that a put has written it.
+    pub fn of_put(self) -> Self {
+        Self {
+            b: self.b | PUT,
+            ..self
+        }
+    }
+
+    /// Whether a put has written it. Then it is in no sector with its word.
+    pub fn is_of_put(&self) -> bool {
+        self.b > 0 && self.b & (PUT | RECORD) == PUT
     }
 
     /// What stands for the offset of B if the value is in the record with this front.
@@ -219,6 +239,22 @@ mod tests {
         assert_eq!(Word(0).side(), Side::A);
         assert_eq!(Word(77).side(), Side::B);
         assert!(!Word(1).changed_in(0));
+    }
+
+    #[test]
+    fn a_slot_of_a_put_names_the_same_pair() {
+        let slot = Slot::live(16384, Word(0));
+        let put = slot.of_put();
+        assert!(put.is_of_put() && put.is_whole() && !slot.is_of_put());
+        assert_eq!(put.pair(1 << 20), Some(16384));
+        assert_eq!(Slot { a: 0, ..put }.pair(1 << 20), Some(16384));
+        assert_eq!(put.record(), None);
+        let front = Slot::b_of_record(1 << 20);
+        let named = Slot {
+            b: front as i64,
+            ..slot
+        };
+        assert!(!named.is_of_put() && !Slot::deleted(16384, Word(0)).is_of_put());
     }
 
     #[test]

@@ -17,6 +17,8 @@
 use super::check::checksum;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// In the offset of B of a slot: a put has written it.
+const OF_PUT: u64 = 1 << 61;
 pub const PAGE: usize = 4096;
 pub const TABLE: usize = 12288;
 pub const BLOCK: usize = 8192;
@@ -119,8 +121,10 @@ pub fn sum_of_copy(bytes: &[u8], at: usize) -> u64 {
         all.push(every_fourth.fold(first_of_sum(lane as u64), next_of_sum));
     }
     all.extend(words(rest));
-    let sum = all.into_iter().fold(first_of_sum(table), next_of_sum);
-    last_of_sum(sum) & 0xFFFF_FFFF
+    let sum = last_of_sum(all.into_iter().fold(first_of_sum(table), next_of_sum));
+    // An empty value with a mark behind it is another one.
+    let marked = size == 0 && block[148] != 0;
+    (if marked { !sum } else { sum }) & 0xFFFF_FFFF
 }
 
 struct File<'a> {
@@ -266,7 +270,10 @@ impl<'a> File<'a> {
     /// In a file that is being changed that of B may name a record of the log instead, or that of A not have arrived.
     fn slot(&self, table: usize, i: usize, logs: bool) -> (Option<usize>, u64) {
         let at = table + 16 + 24 * i;
-        let (a, b) = (self.word(at), self.word(at + 8));
+        let (a, mut b) = (self.word(at), self.word(at + 8));
+        if logs && b >> 61 == 1 {
+            b ^= OF_PUT;
+        }
         let torn = logs && a == 0 && b > BLOCK as u64;
         let a = if torn { b - BLOCK as u64 } else { a };
         let place = usize::try_from(a).ok().filter(|&p| {
@@ -281,7 +288,8 @@ impl<'a> File<'a> {
     fn records(&self) -> BTreeMap<usize, Vec<Logged<'a>>> {
         let mut out: BTreeMap<usize, Vec<Logged>> = BTreeMap::new();
         let log = usize::try_from(self.word(PAGE + 16 + 24 * 510 + 8)).unwrap_or(0);
-        if log < PAGE + TABLE || !log.is_multiple_of(PAGE) || self.key_size != 128 {
+        let all_sizes = self.key_size + self.value_size == 128 + 8028;
+        if log < PAGE + TABLE || !log.is_multiple_of(PAGE) || !all_sizes {
             return out;
         }
         for at in (log + 8..self.len).step_by(64) {
@@ -376,7 +384,7 @@ pub fn read(bytes: &[u8]) -> Expected {
 
     // Where the slots lead, each in the slot of its key.
     let mut named: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
-    // Pairs of which a slot that lies across the end of a sector says nothing about a put that was under way.
+    // Pairs whose slot was written by a put, of which the rest of the slot has not arrived.
     let mut wordless = BTreeSet::new();
     // The last value in the log for each pair.
     let mut logged: BTreeMap<usize, &Logged> = BTreeMap::new();
@@ -385,6 +393,7 @@ pub fn read(bytes: &[u8]) -> Expected {
     for &t in &tables {
         for i in 0..file.slots {
             let (a, b) = (word(bytes, t + 16 + 24 * i), word(bytes, t + 24 + 24 * i));
+            let b = if logs && b >> 61 == 1 { b ^ OF_PUT } else { b };
             for (place, side) in [(a, 0), (b, 1)] {
                 let place = (place as i64).unsigned_abs() as usize;
                 if place.is_multiple_of(PAGE)
@@ -406,8 +415,9 @@ pub fn read(bytes: &[u8]) -> Expected {
                 && file.slot_of(a.key) == i
             {
                 named.entry(at).or_default().insert(current);
-                let across = (16 + 24 * i) % 512 > 512 - 24;
-                if across && (current >> 63 == 0 || current >> 59 & 1 == 1) {
+                let (first, second) = (t + 16 + 24 * i, t + 24 + 24 * i);
+                let of_put = word(bytes, second) >> 61 == 1 || word(bytes, first) == 0;
+                if of_put && (current >> 63 == 0 || current >> 59 & 1 == 1) {
                     wordless.insert(at);
                 }
                 let all = records.get(&(t + 16 + 24 * i)).into_iter().flatten();

@@ -259,7 +259,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(Doubt::Foreign);
         }
         let unfinished = pair.is_unfinished(outcome);
-        if unfinished || live == place.slot.is_deleted() || !place.slot.is_whole() {
+        // The word of a put that was undone must not be there when the rest of the slot of the next one arrives.
+        let stale = place.slot.is_deleted() && place.slot.word.is_of_live();
+        if unfinished || stale || live == place.slot.is_deleted() || !place.slot.is_whole() {
             return Ok(Doubt::Finish(pair, outcome, unfinished));
         }
         Ok(Doubt::Nothing)

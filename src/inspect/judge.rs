@@ -2,7 +2,7 @@
 
 use super::{Chain, Finding, Life, Part, Rule};
 use crate::engine::{Outcome, Pair};
-use crate::format::block::{PAIR, RawBlock, Side};
+use crate::format::block::{Kind, PAIR, RawBlock, Side};
 use crate::format::slot::Slot;
 use crate::format::table;
 use crate::format::{PAGE, Sizes, hash};
@@ -94,7 +94,12 @@ impl Judge {
         let pair = seen
             .blocks
             .take()
-            .map(|(at, blocks)| Pair::check(at, blocks, sizes));
+            .map(|(at, blocks)| Pair::check(at, blocks, sizes))
+            .map(|pair| match self.life {
+                // As the next open will take it.
+                Life::Open => pair.after_a_cut(&slot, sizes),
+                _ => pair,
+            });
         // At an odd offset a record counts only if it is beyond doubt.
         let doubtful = |pair: &Pair| match pair.outcome(Some(slot.word)) {
             _ if pair.at.is_multiple_of(PAGE) => false,
@@ -201,8 +206,11 @@ impl Judge {
     pub fn lost(&mut self, pair: &Pair) {
         let why = |side: Side| {
             let block = pair.block(side);
-            let no_kind = "it has no delimiter";
-            block.complaint(self.sizes).unwrap_or(no_kind)
+            let other = match pair.verdict(side).kind {
+                Kind::Nothing => "it has no delimiter",
+                _ => "a part of it has not arrived",
+            };
+            block.complaint(self.sizes).unwrap_or(other)
         };
         let (a, b) = (why(Side::A), why(Side::B));
         let detail = if a == b {

@@ -187,7 +187,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.set_checked(place.pair, true);
                 Ok(())
             }
-            Outcome::Deleted(side) if !pair.block(side).value_is_zero() => {
+            Outcome::Deleted(side) if !pair.block(side).is_emptied() => {
                 // A delete of ours: it keeps the contents. Only its slot did not reach the medium; or of
                 // the put that followed it only the slot did.
                 self.finish(pair, outcome)?;

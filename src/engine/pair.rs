@@ -186,7 +186,7 @@ impl Pair {
                         Outcome::Live(_) => b,
                         // A delete of ours keeps the contents; an emptied B is the original's.
                         Outcome::Deleted(_)
-                            if !self.block(Side::B).value_is_zero()
+                            if !self.block(Side::B).is_emptied()
                                 && self.block(Side::A).key() == self.block(Side::B).key() =>
                         {
                             Outcome::Live(Side::B)
@@ -197,7 +197,7 @@ impl Pair {
                         // Either only B's delimiters of a delete arrived, or not this put of a value that the
                         // deleted B has had: live is right in both.
                         Outcome::Deleted(_)
-                            if w.is_of_live() && !self.block(Side::B).value_is_zero() =>
+                            if w.is_of_live() && !self.block(Side::B).is_emptied() =>
                         {
                             Outcome::Live(Side::B)
                         }

@@ -394,7 +394,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(false);
         }
         let (word, sum) = (place.slot.word, block.sum());
-        let arrived = new.good && new.sum == sum;
+        let arrived = new.good && new.kind == Kind::Live && new.sum == sum;
         let folded = word.side() == side && word.sum() == Some(sum);
         Ok(word == base || folded && !arrived)
     }

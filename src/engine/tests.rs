@@ -376,6 +376,54 @@ fn a_recovery_that_dies_while_it_takes_a_put_back() {
 }
 
 #[test]
+fn a_value_of_zeros_over_the_deleted_copy_that_has_held_it() {
+    // /k was given five zeros, deleted, and given "three", into copy A; all of it is on the medium. Then it was given five zeros again,
+    // into copy B, and of that the word of the slot alone arrived. Either value is right, but a user found no key.
+    let mut e = open(empty(128, 8028));
+    for value in [&[0; 5][..], b"", b"three"] {
+        match value {
+            b"" => assert!(e.delete(b"/k").expect("deletes")),
+            _ => e.put(b"/k", value).expect("puts"),
+        }
+        e.sync().expect("syncs");
+    }
+    let mut cut = e.store().bytes();
+    e.put(b"/k", &[0; 5]).expect("puts");
+    let word = table::slot_offset(4096, hash::slot(b"/k", 510)) as usize + 16;
+    cut[word..word + 8].copy_from_slice(&e.store().bytes()[word..word + 8]);
+    let got = all(&mut open(cut));
+    assert!(got.contains_key(&b"/k"[..]), "{got:?}");
+}
+
+#[test]
+fn a_torn_delete_of_a_value_of_zeros_in_a_file_of_the_original() {
+    // The original closed the file: of "b" copy A has an older value, and B, the last one, is five zeros. In a life of ours
+    // the key was deleted, and of that B's delimiters alone arrived. The older value was back.
+    let mut bytes = {
+        let mut e = with_a_and_b(b"a", &[0; 5]);
+        e.settle().expect("closes");
+        e.store().bytes()
+    };
+    let at = pair_of(&bytes, b"b");
+    let sizes = Sizes::new(510, 128, 8028).expect("in range");
+    let old = RawBlock::new(sizes, Side::A, true, b"b", b"old", 0);
+    bytes[at..at + 8192].copy_from_slice(&old.0[..]);
+    let slot = table::slot_offset(4096, hash::slot(b"b", 510)) as usize;
+    put_u64(&mut bytes, slot + 16, 1);
+    let sum = RawTable(bytes[4096..4096 + 12288].into()).checksum();
+    put_u64(&mut bytes, 4096 + 8, sum);
+    let mut e = open(bytes);
+    e.put(b"a", b"x").expect("puts");
+    e.sync().expect("syncs");
+    let mut cut = e.store().bytes();
+    e.delete(b"b").expect("deletes");
+    for i in [at + 8192, at + 8192 + 8184] {
+        cut[i..i + 8].copy_from_slice(&e.store().bytes()[i..i + 8]);
+    }
+    assert_eq!(all(&mut open(cut))[&b"b"[..]], [0; 5]);
+}
+
+#[test]
 fn a_slot_that_names_a_record_where_there_is_no_log_hangs_nobody() {
     // Somebody wrote into a slot of a file in use: its offset of B says that the value is in a log, and there is none. A delete
     // tried to bring the value back into its pair for ever.

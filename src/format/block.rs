@@ -271,6 +271,11 @@ impl RawBlock {
         u64_at(&self.0[..], VALUE_SIZE) as u32
     }
 
+    /// Whether it has no value, and nothing is left of one, as in a deleted record of a closed file.
+    pub fn is_emptied(&self) -> bool {
+        self.value_size() == 0 && self.value_is_zero()
+    }
+
     /// Whether all of the value field is zero.
     pub fn value_is_zero(&self) -> bool {
         is_zero(&self.0[VALUE..TABLE])
@@ -337,7 +342,7 @@ impl RawBlock {
             (true, false) => Kind::Live,
             (false, true) => Kind::Deleted,
             // Torn between the two: only a whole delete is empty.
-            (true, true) if good && self.value_size() == 0 && self.value_is_zero() => Kind::Deleted,
+            (true, true) if good && self.is_emptied() => Kind::Deleted,
             (true, true) => Kind::Live,
         };
         Verdict {

@@ -151,12 +151,8 @@ impl Slot {
     /// A slot may straddle two sectors of which a power cut kept one: then one offset is still 0,
     /// or of the other sign.
     pub fn pair(&self, len: u64) -> Option<u64> {
-        let b = if self.is_of_put() {
-            self.b ^ PUT
-        } else {
-            self.b
-        };
-        let (a, b) = (self.a.unsigned_abs(), b.unsigned_abs());
+        let Self { a, b, .. } = self.of_nobody();
+        let (a, b) = (a.unsigned_abs(), b.unsigned_abs());
         let half = PAIR / 2;
         let at = if a != 0 { a } else { b.checked_sub(half)? };
         let agrees = b == 0 || b == at.checked_add(half)? || self.record().is_some();
@@ -178,6 +174,15 @@ impl Slot {
     pub fn of_put(self) -> Self {
         Self {
             b: self.b | PUT,
+            ..self
+        }
+    }
+
+    /// The same slot without that.
+    pub fn of_nobody(self) -> Self {
+        let bit = if self.is_of_put() { PUT } else { 0 };
+        Self {
+            b: self.b ^ bit,
             ..self
         }
     }

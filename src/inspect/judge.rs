@@ -287,6 +287,7 @@ impl Judge {
 
 /// Why a slot leads to no place for a pair in a file of `len` bytes.
 fn why_nowhere(slot: Slot, len: u64) -> String {
+    let slot = slot.of_nobody();
     let at = slot.a.unsigned_abs();
     let (a, b) = (offset(slot.a), offset(slot.b));
     if slot.a == 0 || slot.b.unsigned_abs() != at.saturating_add(PAIR / 2) {

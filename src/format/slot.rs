@@ -187,7 +187,7 @@ impl Slot {
         }
     }
 
-    /// Whether a put has written it. Then it is in no sector with its word.
+    /// Whether a put has written it. Only slots that lie across the end of a sector say so.
     pub fn is_of_put(&self) -> bool {
         self.b > 0 && self.b & (PUT | RECORD) == PUT
     }

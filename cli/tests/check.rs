@@ -4,7 +4,7 @@ mod support;
 
 use kissdb::format::block::{self, Side};
 use kissdb::format::table;
-use kissdb::inspect::{Inspector, Rule, Weight};
+use kissdb::inspect::{Inspector, Report, Rule, Weight};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -66,9 +66,7 @@ impl Case<'_> {
         let kept = repaired["kept"].as_str().expect("a copy");
         assert_eq!(std::fs::read(kept).expect("reads"), before, "the copy");
         std::fs::remove_file(kept).expect("removes");
-        let report = Inspector::open(&path)
-            .and_then(|mut i| i.survey(|_, _| ()))
-            .expect("looks");
+        let report = survey(&path);
         let left: Vec<_> = report
             .findings
             .iter()
@@ -97,6 +95,11 @@ impl Case<'_> {
         small(&self.path(), 1, &KEYS);
         Bytes::of(&self.path())
     }
+}
+
+fn survey(path: &Path) -> Report {
+    let mut inspector = Inspector::open(path).expect("opens");
+    inspector.survey(|_, _| ()).expect("looks")
 }
 
 fn entries(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -390,9 +393,7 @@ fn of_a_put_that_was_cut_short_check_says_what_recovery_will() {
             cut[copy + 1024..copy + block::SIZE].fill(0);
         }
         std::fs::write(&path, cut).expect("writes");
-        let report = Inspector::open(&path)
-            .and_then(|mut i| i.survey(|_, _| ()))
-            .expect("looks");
+        let report = survey(&path);
         let lost: Vec<_> = report
             .findings
             .iter()

@@ -110,7 +110,7 @@ impl Pair {
 
     /// Whether no sector of a good copy can be missing that was never on the medium. Within the first one the start delimiter comes last. Of the
     /// others the last word is there, if it was written into zeros and is none; or they were on the medium before.
-    pub fn is_surely_whole(&self, side: Side, sizes: Sizes) -> bool {
+    fn is_surely_whole(&self, side: Side, sizes: Sizes) -> bool {
         let block = self.block(side);
         let end = block::VALUE + block.value(sizes).len();
         let sector = SECTOR as usize;

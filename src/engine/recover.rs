@@ -183,7 +183,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let ours = mark == table::MARK;
         match self.tables.last() {
-            Some(&last) if ours && at > last && at + table::SIZE <= self.store.len()? => {
+            Some(&last) if ours && at > last && in_file => {
                 self.set_link(last, at)?;
                 Ok(true)
             }
@@ -230,8 +230,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// As [`Engine::pair_of`], of a pair that nobody has looked at since the file was recovered.
     pub(super) fn pair_after_a_cut(&self, place: &Place) -> Result<Pair> {
-        let pair = self.read_pair(place.pair)?;
-        let pair = pair.of_slot(place.table as u64, place.index, self.sizes);
+        let pair = self.pair_of(place)?;
         Ok(pair.after_a_cut(&place.slot, self.sizes))
     }
 

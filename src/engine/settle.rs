@@ -126,9 +126,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     (b + end, 8),
                 ]
             })?;
-            waits |= self.stands_for_ends(&self.place(t, i)?)?;
-            if let Some(new) = self.settle_tidy(t, i)? {
-                waits |= new && self.place(t, i)?.slot.word.is_turned();
+            let place = self.place(t, i)?;
+            waits |= self.stands_for_ends(&place)?;
+            if let Some(new) = self.settle_tidy(&place)? {
+                waits |= new && place.slot.word.is_turned();
                 continue;
             }
             let Some((place, pair, side, mut block)) = self.settled(t, i)? else {
@@ -186,8 +187,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Step 2 for a live pair of which only the value can differ between the copies, and whether it did; `None`: it is
     /// another case. The order of stores is that of [`Engine::write_copy`].
-    fn settle_tidy(&mut self, t: usize, i: u16) -> Result<Option<bool>> {
-        let place = self.place(t, i)?;
+    fn settle_tidy(&self, place: &Place) -> Result<Option<bool>> {
         let known = self.sizes.covers_all() && place.slot.word.is_tagged();
         if !known || place.slot.is_deleted() || !self.tidy.has(place.pair) {
             return Ok(None);

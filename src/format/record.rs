@@ -123,9 +123,7 @@ impl<'a> Record<'a> {
 
     /// Its key, without the NUL.
     pub fn key(&self) -> &'a [u8] {
-        let field = &self.bytes[KEY..KEY + KEY_LEN];
-        let n = field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
-        &field[..n]
+        block::key_in(&self.bytes[KEY..KEY + KEY_LEN])
     }
 
     /// Its value.

@@ -1,0 +1,164 @@
+//! The redo log.
+
+use super::*;
+
+#[test]
+fn a_full_log_makes_room_for_a_key_that_is_not_in_it() {
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    e.put(b"b", b"1").expect("puts");
+    e.settle().expect("closes");
+    // The first into the pair, the second begins the log, which the others fill.
+    for n in 0..2 + 21 * 16 {
+        e.put(b"b", &[n as u8]).expect("puts");
+    }
+    e.put(b"a", b"2").expect("puts");
+    syncs(&e);
+    e.put(b"a", b"3").expect("puts");
+    assert_eq!(syncs(&e), 2, "before and behind what the log brings");
+    let found = all(&mut open(e.store().bytes()));
+    assert_eq!(found[&b"a"[..]], b"3");
+    assert_eq!(found[&b"b"[..]], [(1 + 21 * 16) as u8]);
+}
+
+#[test]
+fn values_that_go_through_the_log_leave_what_the_original_leaves() {
+    // It makes the other copy current with each put. Of values that follow each other in the log only the last one comes
+    // into the pair, so the close has to count.
+    for puts in 1..12 {
+        let mut e = open(empty(128, 8028));
+        e.put(b"a", b"first").expect("puts");
+        e.settle().expect("closes");
+        for n in 0..puts {
+            e.put(b"a", &[1 + n as u8]).expect("puts");
+            if n == 5 {
+                // Brings the log into the pairs.
+                e.fold().expect("folds");
+            }
+        }
+        e.settle().expect("closes");
+        let bytes = e.store().bytes();
+        assert_eq!(current(&bytes, b"a"), puts % 2, "{puts}");
+        assert_eq!(all(&mut open(bytes))[&b"a"[..]], [puts as u8]);
+    }
+}
+
+/// Two keys, put so often that the log holds the last values of both. Nobody closed.
+fn with_a_log() -> Vec<u8> {
+    let mut e = open(empty(128, 8028));
+    for value in [b"0", b"1", b"2", b"3", b"4"] {
+        e.put(b"a", value).expect("puts");
+        e.put(b"b", value).expect("puts");
+    }
+    let slots = RawTable(e.store().bytes()[4096..4096 + 12288].into());
+    let logged = (0..510).filter(|&i| slots.slot(i).record().is_some());
+    assert_eq!(logged.count(), 2);
+    e.store().bytes()
+}
+
+/// As the original overwrites: both copies, whatever the slot in the file says.
+fn overwrite_as_the_original(bytes: &mut [u8], key: &[u8], value: &[u8]) {
+    let sizes = Sizes::new(510, 128, 8028).expect("in range");
+    let at = pair_of(bytes, key);
+    for side in [Side::A, Side::B] {
+        let block = RawBlock::new(sizes, side, true, key, value, 0);
+        bytes[side.offset(at as u64) as usize..][..8192].copy_from_slice(&block.0[..]);
+    }
+}
+
+#[test]
+fn what_is_in_the_log_is_there_after_a_crash() {
+    let mut e = open(with_a_log());
+    let want = [b"a", b"b"].map(|key| (key.to_vec(), b"4".to_vec()));
+    assert_eq!(all(&mut e), want.clone().into());
+    e.settle().expect("closes");
+    let closed = e.store().bytes();
+    assert_eq!(closed.len(), 3 * 16384);
+    assert_eq!(all(&mut open(closed)), want.into());
+}
+
+#[test]
+fn the_original_has_written_over_a_key_whose_value_is_in_the_log() {
+    // A life of ours ended with values in the log. Then the original opened the file, which to it is one that it has
+    // to recover, gave a key another value, in both copies as it does, and died in its turn: our mark, our slots and our
+    // log are as they were. The user set a value last with the original: that one counts, also where it is the one
+    // that the pair held before.
+    for value in [b"0", b"1", b"2", b"3", b"4", b"x"] {
+        let mut bytes = with_a_log();
+        overwrite_as_the_original(&mut bytes, b"a", value);
+        let mut e = open(bytes);
+        let got = all(&mut e);
+        assert_eq!(got[&b"a"[..]], value, "{value:?}");
+        assert_eq!(got[&b"b"[..]], b"4");
+        e.settle().expect("closes");
+        assert_eq!(all(&mut open(e.store().bytes())), got);
+    }
+}
+
+#[test]
+fn a_value_in_the_log_behind_one_with_remains_behind_it() {
+    // A closed file of somebody who leaves bytes behind values: both copies of /a hold "0" and more. Here it was given "0", without the
+    // rest, and then, which went into the log, "1"; the process died. The two copies do not differ in their values, but they do,
+    // and the user has set "1" last.
+    let mut bytes = {
+        let mut e = with_a_and_b(b"0 and more", b"0");
+        e.settle().expect("closes");
+        e.store().bytes()
+    };
+    let at = pair_of(&bytes, b"a");
+    for block in [at, at + 8192] {
+        bytes[block + 144] = 1;
+        let sum = crate::format::checksum::checksum(0, &bytes[block + 16..block + 8184]);
+        bytes[block + 8..block + 12].copy_from_slice(&sum.to_le_bytes());
+    }
+    let mut e = open(bytes);
+    for (key, value) in [(b"b", b"1"), (b"b", b"2"), (b"a", b"0"), (b"a", b"1")] {
+        e.put(key, value).expect("puts");
+    }
+    let bytes = e.store().bytes();
+    let slots = RawTable(bytes[4096..4096 + 12288].into());
+    assert!(slots.slot(hash::slot(b"a", 510)).record().is_some());
+    assert_eq!(all(&mut open(bytes))[&b"a"[..]], b"1");
+}
+
+#[test]
+fn a_slot_that_names_a_record_where_there_is_no_log_hangs_nobody() {
+    // Somebody wrote into a slot of a file in use: its offset of B says that the value is in a log, and there is none. A delete
+    // tried to bring the value back into its pair for ever.
+    for put in [true, false] {
+        let mut e = with_a_and_b(b"1", b"2");
+        let slot = table::slot_offset(4096, hash::slot(b"a", 510));
+        let name = Slot::b_of_record(4096 + 24);
+        e.store().store(slot + 8, name).expect("stores");
+        if put {
+            e.put(b"a", b"new").expect("puts");
+        } else {
+            assert!(e.delete(b"a").expect("deletes"));
+        }
+        e.settle().expect("closes");
+        let mut e = open(e.store().bytes());
+        let want = put.then_some(&b"new"[..]);
+        let got = all(&mut e);
+        assert_eq!(got.get(&b"a"[..]).map(Vec::as_slice), want);
+        assert_eq!(got[&b"b"[..]], b"2");
+    }
+}
+
+#[test]
+fn a_clean_file_has_no_log_whatever_it_says() {
+    // A word that nobody reads was changed in a closed file: taken for the place of a log, all of the file would be
+    // looked through for values after the next crash.
+    let mut e = open(empty(128, 8028));
+    e.put(b"a", b"1").expect("puts");
+    e.settle().expect("closes");
+    let mut bytes = e.store().bytes();
+    let at = (4096 + table::LOG) as usize;
+    put_u64(&mut bytes, at, 16384);
+    let table = RawTable(bytes[4096..4096 + 12288].into());
+    put_u64(&mut bytes, 4096 + 8, table.checksum());
+    let mut e = open(bytes);
+    e.put(b"a", b"2").expect("puts");
+    assert_eq!(u64_at(&e.store().bytes(), at), 0);
+    e.settle().expect("closes");
+    assert_eq!(all(&mut open(e.store().bytes()))[&b"a"[..]], b"2");
+}

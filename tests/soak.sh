@@ -10,7 +10,7 @@ last=${ROUNDS:+$((first + ROUNDS - 1))}
 for ((seed = first; ; seed++)); do
     [ -z "${last:-}" ] || [ "$seed" -le "$last" ] || break
     echo "round $seed"
-    KISSDB_CUT_STATES=${CUTS:-2000000} KISSDB_CUT_SEED=$seed KISSDB_CUT_SEEDS=1 \
+    KISSDB_CUT_STATES=${CUTS:-2000000} KISSDB_SEED=$seed KISSDB_SEEDS=1 \
         cargo test --profile checked --test power_cuts -- --nocapture
     KISSDB_ALL_POINTS=1 cargo test --profile checked --test kill_points
     KISSDB_KILLS=${KILLS:-10000} KISSDB_SEED=$seed cargo test --profile checked --test kills -- --nocapture

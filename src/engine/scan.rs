@@ -122,23 +122,22 @@ impl Named {
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
-    /// The words of the slots, by pair, where they can be believed: in a file that this library left,
+    /// The words of the slots of these tables, by pair, where they can be believed: in a file that this library left,
     /// in any state, and in tables whose checksum is right in a file that was closed. What the
     /// original left unclean has slots of an older time.
-    pub(super) fn believable_words(&self) -> Result<Named> {
+    pub(super) fn believable_words(&self, tables: &[u64]) -> Result<Named> {
         let mut words = Named {
             names: Vec::new(),
             first: table::REBUILDING_SOME,
             others: Vec::new(),
         };
         let len = self.store.len()?;
-        let (tables, _) = self.chain()?;
         let Some(&first) = tables.first() else {
             return Ok(words);
         };
         let mark = self.store.load(first + table::CHECKSUM)?;
         let clean = self.store.load(header::CLOSE_FAILED)? == 0;
-        for (table, &t) in (0..).zip(&tables) {
+        for (table, &t) in (0..).zip(tables) {
             let raw = self.raw_table(t)?;
             let sum = self.store.load(t + table::CHECKSUM)?;
             let marked = table > 0 && sum == table::MARK;

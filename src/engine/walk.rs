@@ -41,6 +41,34 @@ impl Slots {
     }
 }
 
+/// How a walk writes the new tables, so that whatever a cut leaves of them each pair has a slot that says which copy counts: what is
+/// in the place of something else comes last.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    /// The links, and the words of slots that were not used.
+    Words,
+    /// What names a pair that nothing named in this place, or the same one.
+    Names,
+    /// The rest.
+    All,
+}
+
+impl Stage {
+    /// What stands in a slot behind this stage.
+    fn slot(self, old: Slot, new: Slot, len: u64) -> Slot {
+        let same = old.pair(len).is_some() && old.pair(len) == new.pair(len);
+        match self {
+            Self::Words if old.is_unused() => Slot {
+                word: new.word,
+                ..old
+            },
+            Self::Names if old.is_unused() || same => new,
+            Self::Words | Self::Names => old,
+            Self::All => new,
+        }
+    }
+}
+
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Makes tables and slots anew from what is in the file.
     pub(crate) fn walk(&mut self) -> Result<()> {
@@ -49,8 +77,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.sync()?;
         self.redo()?;
         self.rearrange();
-        let words = self.believable_words()?;
-        let mut found = self.scan(&words)?;
+        let (words, mut found) = self.look_around()?;
         let moved = self.move_away(&words, &found);
         // Where there is no room for it, nothing has changed that anybody must finish.
         if moved.inspect_err(|_| self.st().walking.store(before, Release))? {
@@ -80,6 +107,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.st().walking.store(0, Release);
         self.tell_walked(records.len(), homeless.len());
         Ok(())
+    }
+
+    /// What is in the file, and what its slots say of it.
+    fn look_around(&self) -> Result<(Named, Found)> {
+        let (linked, _) = self.chain()?;
+        let words = self.believable_words(&linked)?;
+        let found = self.scan(&words)?;
+        let mut tables = found.tables.clone();
+        tables.extend(&linked);
+        tables.sort_unstable();
+        tables.dedup();
+        // Slots are as good as before where only the link to their table is lost.
+        if !words.all() || tables.len() == linked.len() {
+            return Ok((words, found));
+        }
+        let words = self.believable_words(&tables)?;
+        let found = self.scan(&words)?;
+        Ok((words, found))
     }
 
     /// What was begun with the pairs that have a slot. Behind the mark the word of a slot says which copy counts, whatever a
@@ -239,6 +284,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         old: &[RawTable],
     ) -> Result<()> {
         let len = self.store.len()?;
+        let mut new = Vec::new();
         for (t, &at) in tables.iter().enumerate() {
             let mut raw = RawTable::empty();
             for i in 0..slots.slots {
@@ -267,10 +313,32 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 put_u64(&mut raw.0, table::slot_offset(0, i as u16) as usize, next);
             }
             put_u64(&mut raw.0, table::CHECKSUM as usize, words.mark(at));
-            self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
+            new.push(raw);
+        }
+        for stage in [Stage::Words, Stage::Names, Stage::All] {
+            self.write_stage(&tables, stage, old, &new, len)?;
         }
         self.adopt_tables(tables);
         Ok(())
+    }
+
+    /// Of the new tables what belongs to this stage. It is on the medium before the next one.
+    fn write_stage(
+        &mut self,
+        tables: &[u64],
+        stage: Stage,
+        old: &[RawTable],
+        new: &[RawTable],
+        len: u64,
+    ) -> Result<()> {
+        for ((&at, old), new) in tables.iter().zip(old).zip(new) {
+            let mut raw = new.clone();
+            for i in 0..self.sizes.slots {
+                raw.set_slot(i, stage.slot(old.slot(i), new.slot(i), len));
+            }
+            self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
+        }
+        self.sync()
     }
 
     /// A pair that the file's end cuts off gets its whole place. What is appended from here on goes

@@ -47,6 +47,7 @@ pub fn slot_offset(table: u64, i: u16) -> u64 {
 }
 
 /// The bytes of a table, unchecked.
+#[derive(Clone)]
 pub struct RawTable(pub Box<[u8]>);
 
 impl RawTable {

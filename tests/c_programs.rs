@@ -61,6 +61,11 @@ fn sharing() {
 }
 
 #[test]
+fn odd() {
+    run("odd.c", Linking::Shared);
+}
+
+#[test]
 fn threads() {
     run("threads.c", Linking::Shared);
 }

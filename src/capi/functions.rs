@@ -458,11 +458,8 @@ pub unsafe extern "C" fn KISSDB_Iterator_next(
             // SAFETY: the caller's promise.
             let handle = unsafe { enter(dbi.db)? };
             let mut pos = Position {
-                // c_ulong is narrower on 32-bit targets.
-                #[allow(clippy::unnecessary_cast)]
-                table: dbi.h_no as u64,
-                #[allow(clippy::unnecessary_cast)]
-                slot: dbi.h_idx as u64,
+                table: dbi.h_no,
+                slot: dbi.h_idx,
             };
             let size = handle.sizes.key as usize;
             // SAFETY: the caller's promise: key size bytes that are its own.
@@ -485,8 +482,8 @@ pub unsafe extern "C" fn KISSDB_Iterator_next(
                     found
                 }
             };
-            dbi.h_no = pos.table as _;
-            dbi.h_idx = pos.slot as _;
+            dbi.h_no = pos.table;
+            dbi.h_idx = pos.slot;
             Ok(found)
         })();
         match next {

@@ -1,13 +1,14 @@
 //! Which handles are open. A caller's struct holds a number, never an address that is trusted:
 //! a struct that was never opened, was closed, or is garbage, is found out here.
 
-use crate::format::Sizes;
+use crate::format::{Sizes, hash};
 use crate::session::{CallersLock, Reads, Session};
 use crate::sys::file::Owner;
-use crate::sys::{NotCancelled, fork, names};
+use crate::sys::{NotCancelled, fork, names, sigbus};
 use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,12 +24,15 @@ pub(super) struct Handle {
     pub lock: CallersLock,
     /// Where the caller sees the shared struct.
     shared: usize,
+    /// The hash of [`cache_name`].
+    cache: u64,
 }
 
 impl Handle {
     pub fn new(session: Session) -> Self {
         Self {
             shared: std::ptr::from_ref(session.shm().shared()) as usize,
+            cache: hash::djb2(&cache_name(&session)),
             lock: session.callers_lock(),
             reads: session.reads().clone(),
             sizes: session.sizes(),
@@ -54,6 +58,9 @@ struct Slot {
     word: AtomicU64,
     /// The process in which the handle was last made; see [`fork::generation`].
     process: AtomicU64,
+    /// [`Handle::shared`], and [`Handle::cache`]: asked before a handle of the parent's is made one of a fork child.
+    shared: AtomicUsize,
+    cache: AtomicU64,
     handle: UnsafeCell<Option<Box<Handle>>>,
 }
 
@@ -73,6 +80,9 @@ const COUNT: u64 = RESERVED - 1;
 const CHUNK: usize = 256;
 const CHUNKS: usize = 64;
 
+// Each of the maps of a handle has a guard, or the open fails: two, and one each time that the file is twice as long.
+const _: () = assert!(4 * CHUNK * CHUNKS <= sigbus::MOST);
+
 static TABLE: [OnceLock<Box<[Slot]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
 
 fn chunk(n: usize) -> &'static [Slot] {
@@ -81,6 +91,8 @@ fn chunk(n: usize) -> &'static [Slot] {
             .map(|_| Slot {
                 word: AtomicU64::new(1 << 32),
                 process: AtomicU64::new(0),
+                shared: AtomicUsize::new(0),
+                cache: AtomicU64::new(0),
                 handle: UnsafeCell::new(None),
             })
             .collect()
@@ -97,9 +109,6 @@ fn slot(number: usize) -> Option<&'static Slot> {
 fn generation(number: usize) -> u64 {
     (number / (CHUNK * CHUNKS)) as u64
 }
-
-/// Generations as far as a number can hold them on a 32-bit target.
-const GENERATIONS: u64 = 1 << 17;
 
 /// A handle that stays open as long as this exists.
 pub(super) struct Inside {
@@ -152,7 +161,9 @@ fn adopt(slot: &Slot) -> bool {
         let handle = unsafe { &mut *slot.handle.get() };
         if let Some(old) = handle.take() {
             let mut session = (*old).into_session();
-            adopted = session.follow_fork().is_ok();
+            // A panic must not leave the slot empty and the others waiting.
+            let follow = AssertUnwindSafe(|| session.follow_fork().is_ok());
+            adopted = catch_unwind(follow).unwrap_or(false);
             *handle = Some(Box::new(Handle::new(session)));
         }
         if adopted {
@@ -168,9 +179,7 @@ fn adopt(slot: &Slot) -> bool {
 #[inline(always)]
 pub(super) fn enter(number: usize) -> Option<Inside> {
     let slot = slot(number)?;
-    enter_slot(slot, |word| {
-        (word >> 32) % GENERATIONS == generation(number)
-    })
+    enter_slot(slot, |word| word >> 32 == generation(number))
 }
 
 #[inline(always)]
@@ -193,24 +202,31 @@ fn enter_slot(slot: &'static Slot, fits: impl Fn(u64) -> bool) -> Option<Inside>
     }
 }
 
-fn enter_each() -> impl Iterator<Item = Inside> {
+fn open_slots() -> impl Iterator<Item = &'static Slot> {
     let slots = TABLE.iter().map_while(OnceLock::get).flat_map(|c| c.iter());
-    slots.filter_map(|slot| enter_slot(slot, |_| true))
+    slots.filter(|slot| slot.word.load(Acquire) & OPEN != 0)
 }
 
-/// The handle whose shared struct is at this address.
-pub(super) fn enter_by_shared(shared: usize) -> Option<Inside> {
-    enter_each().find(|inside| inside.shared == shared)
+/// The handle whose shared struct is at this address; `Some(None)` if a fork child can't make it its own.
+pub(super) fn enter_by_shared(shared: usize) -> Option<Option<Inside>> {
+    let mut slots = open_slots().filter(|slot| slot.shared.load(Relaxed) == shared);
+    let slot = slots.next()?;
+    Some(enter_slot(slot, |_| true).filter(|inside| inside.shared == shared))
 }
 
 /// Owner and permissions for a caller's shared object: those of the database that it belongs to.
 pub(super) fn owner_of(name: &[u8]) -> Option<Owner> {
-    enter_each().find_map(|inside| {
-        inside.with(|s| {
-            let cache = names::shm_name(names::CACHE, &s.shm().stem());
-            (cache == name).then(|| s.owner().ok()).flatten()
-        })
+    let cache = hash::djb2(name);
+    let slots = open_slots().filter(|slot| slot.cache.load(Relaxed) == cache);
+    let mut inside = slots.filter_map(|slot| enter_slot(slot, |_| true));
+    inside.find_map(|inside| {
+        inside.with(|s| (cache_name(s) == name).then(|| s.owner().ok()).flatten())
     })
+}
+
+/// The name of the callers' own object beside that of the database.
+fn cache_name(session: &Session) -> Vec<u8> {
+    names::shm_name(names::CACHE, &session.shm().stem())
 }
 
 /// Keeps a handle; answers its number, never 0, or gives it back when there are too many.
@@ -232,11 +248,13 @@ pub(super) fn insert(handle: Box<Handle>) -> Result<usize, Box<Handle>> {
         {
             continue;
         }
+        slot.shared.store(handle.shared, Relaxed);
+        slot.cache.store(handle.cache, Relaxed);
         // SAFETY: RESERVED is ours, so nobody else touches the handle.
         unsafe { *slot.handle.get() = Some(handle) };
         slot.process.store(fork::generation(), Relaxed);
         slot.word.store(word | OPEN, Release);
-        return Ok(((word >> 32) % GENERATIONS) as usize * CHUNK * CHUNKS + n);
+        return Ok((word >> 32) as usize * CHUNK * CHUNKS + n);
     }
     Err(handle)
 }
@@ -246,7 +264,7 @@ pub(super) fn remove(number: usize) -> Option<Box<Handle>> {
     let slot = slot(number)?;
     let mut word = slot.word.load(Relaxed);
     loop {
-        if word & OPEN == 0 || (word >> 32) % GENERATIONS != generation(number) {
+        if word & OPEN == 0 || word >> 32 != generation(number) {
             return None;
         }
         if slot.process.load(Acquire) != fork::generation() && !adopt(slot) {
@@ -261,12 +279,17 @@ pub(super) fn remove(number: usize) -> Option<Box<Handle>> {
         }
     }
     while slot.word.load(Acquire) & COUNT != 0 {
+        // SAFETY: nobody takes it away but we; it was there under OPEN.
+        if let Some(handle) = unsafe { &*slot.handle.get() } {
+            // One of them may wait for the lock that this handle has.
+            handle.lock.let_go();
+        }
         std::thread::yield_now();
     }
     // SAFETY: OPEN is gone and the count is 0: nobody is inside, and nobody can enter.
     let handle = unsafe { (*slot.handle.get()).take() };
     // The generation 0 is left out, so that no number is 0.
-    let next = ((word >> 32) + 1) % GENERATIONS;
-    slot.word.store(next.max(1) << 32, Release);
+    let next = ((word >> 32) as u32).wrapping_add(1).max(1);
+    slot.word.store(u64::from(next) << 32, Release);
     handle
 }

@@ -141,7 +141,7 @@ pub unsafe extern "C" fn Kdb_wrlock(lock: *mut libc::pthread_rwlock_t) {
             return;
         }
         match by_lock(lock) {
-            Some(h) => h.lock.write(),
+            Some(handle) => drop(handle.map(|h| h.lock.write())),
             // SAFETY: the caller's promise.
             None => drop(unsafe { libc::pthread_rwlock_wrlock(lock) }),
         }
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn Kdb_rdlock(lock: *mut libc::pthread_rwlock_t) {
             return;
         }
         match by_lock(lock) {
-            Some(h) => h.lock.read(),
+            Some(handle) => drop(handle.map(|h| h.lock.read())),
             // SAFETY: the caller's promise.
             None => drop(unsafe { libc::pthread_rwlock_rdlock(lock) }),
         }
@@ -177,15 +177,15 @@ pub unsafe extern "C" fn Kdb_unlock(lock: *mut libc::pthread_rwlock_t) {
             return;
         }
         match by_lock(lock) {
-            Some(h) => h.lock.unlock(),
+            Some(handle) => drop(handle.map(|h| h.lock.unlock())),
             // SAFETY: the caller's promise.
             None => drop(unsafe { libc::pthread_rwlock_unlock(lock) }),
         }
     });
 }
 
-/// The open database whose shared->rwlock this is.
-fn by_lock(lock: *mut libc::pthread_rwlock_t) -> Option<handles::Inside> {
+/// The open database whose shared->rwlock this is; `Some(None)` if it can't be used here.
+fn by_lock(lock: *mut libc::pthread_rwlock_t) -> Option<Option<handles::Inside>> {
     let offset = std::mem::offset_of!(Shared_Data_s, rwlock);
     handles::enter_by_shared((lock as usize).checked_sub(offset)?)
 }

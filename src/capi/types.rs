@@ -1,6 +1,7 @@
 //! The structs and numbers that callers see. Every offset is part of the ABI and asserted below.
 #![allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
 
+use crate::sys::shm::Shared;
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 /// int16_t; Kdb_true is -1.
@@ -263,15 +264,21 @@ macro_rules! layout {
     };
 }
 
-#[cfg(target_pointer_width = "64")]
 layout!(KISSDB, 160, htSize 0, keySize 8, valSize 16, htSizeBytes 24, htMappedSize 32, dbMappedSize 40,
     shmCreator 48, alreadyOpen 50, hashTables 56, mappedDb 64, sharedCache 72, sharedFd 80, htFd 84,
     sharedCacheFd 88, semName 96, sharedName 104, cacheName 112, htName 120, shared 128, tbl 136,
     kdbSem 144, fd 152);
-#[cfg(target_pointer_width = "64")]
-layout!(Shared_Data_s, 136, htShmSize 0, htNum 8, refCount 10, openMode 12, writeMode 14, cacheCreated 16,
-    rwlock 24, mutex 80, mutexInit 120, mappedDbSize 128);
-#[cfg(target_pointer_width = "64")]
+/// 40 bytes on x86-64, 48 on aarch64.
+const MUTEX: usize = size_of::<libc::pthread_mutex_t>();
+layout!(Shared_Data_s, 96 + MUTEX, htShmSize 0, htNum 8, refCount 10, openMode 12, writeMode 14, cacheCreated 16,
+    rwlock 24, mutex 80, mutexInit 80 + MUTEX, mappedDbSize 88 + MUTEX);
+// What callers see of it is what the library shares.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Shared>() == size_of::<Shared_Data_s>());
+    assert!(offset_of!(Shared, callers) == offset_of!(Shared_Data_s, rwlock));
+    assert!(offset_of!(Shared, mapped_db_size) == offset_of!(Shared_Data_s, mappedDbSize));
+};
 layout!(KISSDB_Iterator, 24, db 0, h_no 8, h_idx 16);
 layout!(Header_s, 64, KdB 0, checksum 8, closeFailed 16, closeOk 24, hash_table_size 32, key_size 40,
     value_size 48, delimiter 56);

@@ -104,7 +104,9 @@ impl CallersLock {
     /// Gives it back.
     pub fn unlock(&self) {
         let lock = &self.shm.shared().callers;
-        if lock.holder() == Some(self.ticket) {
+        // Who has it for writing waited until nobody had it for reading: the lock can be that of another thread, who waits for us.
+        let reads = self.record().map_or(0, |r| r.reads.load(SeqCst));
+        if reads == 0 && lock.holder() == Some(self.ticket) {
             if self.semaphore_is_taken() {
                 // A closer closes next: who comes here again is none.
                 self.is_no_closer();
@@ -117,6 +119,14 @@ impl CallersLock {
             let _ = mine
                 .reads
                 .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+        }
+    }
+
+    /// Gives it back if the handle has it for writing: it is being closed.
+    pub fn let_go(&self) {
+        let lock = &self.shm.shared().callers;
+        if lock.holder() == Some(self.ticket) {
+            lock.unlock(self.ticket);
         }
     }
 

@@ -60,21 +60,29 @@ impl Drop for Held {
 /// Opens or makes the file; whether it was made.
 pub(super) fn open_file(request: &Request) -> Result<(File, bool)> {
     let writable = request.mode != Mode::ReadOnly;
-    loop {
-        match File::open(request.path, writable) {
+    let mut path = request.path.to_owned();
+    for _ in 0..ATTEMPTS {
+        match File::open(&path, writable) {
             Ok(f) => return Ok((f, false)),
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) && request.mode >= Mode::Create => {
                 new_sizes(request)?;
-                match File::create(request.path) {
+                match File::create(&path) {
                     Ok(f) => return Ok((f, true)),
-                    Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                    // Somebody was faster, or a link leads to where nothing is yet.
+                    Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+                        path = names::link_target(&path).unwrap_or(path);
+                    }
                     Err(e) => return Err(e.into()),
                 }
             }
             Err(e) => return Err(e.into()),
         }
     }
+    Err(std::io::Error::from_raw_os_error(libc::ELOOP).into())
 }
+
+/// A file that comes and goes is tried so often, and so many links are followed.
+const ATTEMPTS: u32 = 100;
 
 pub(super) fn new_sizes(request: &Request) -> Result<Sizes> {
     let (slots, key, value) = request.sizes;
@@ -87,7 +95,12 @@ pub(super) fn prepare_header(request: &Request, file: &File, created: bool) -> R
     let n = file.read_start(&mut bytes)?;
     let whole = n == header::SIZE && (file.len()? > n as u64 || bytes.iter().any(|&b| b != 0));
     if whole && request.mode != Mode::Replace {
-        return Header::parse(&bytes).map(drop);
+        Header::parse(&bytes)?;
+        // Whoever wrote the header was faster than who made the file.
+        if created {
+            file::sync_directory_of(request.path)?;
+        }
+        return Ok(());
     }
     let sizes = if request.mode == Mode::Replace {
         new_sizes(request)?
@@ -101,10 +114,11 @@ pub(super) fn prepare_header(request: &Request, file: &File, created: bool) -> R
         }
     };
     file.replace(&Header { sizes, clean: true }.bytes())?;
-    if created {
-        file::sync_directory_of(request.path)?;
+    // Who has made it may have died before this; who has not may not be allowed to read its directory.
+    match file::sync_directory_of(request.path) {
+        Err(e) if created || e.kind() != std::io::ErrorKind::PermissionDenied => Err(e.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// An object for this reader alone, who may not write the file: an object that he has made would be of
@@ -137,8 +151,12 @@ pub(super) fn join(request: &Request, file: &File, owner: Owner) -> Result<(Arc<
     for _ in 0..500 {
         let name = names::shm_name(names::INFO, &stem);
         let mut found = match Shm::open(&name, ident, owner) {
-            Err(Error::OpenShm(e)) if reads_only && e.raw_os_error() == Some(libc::EACCES) => {
-                return beside(request, file, ident, owner);
+            Err(Error::OpenShm(e)) if e.raw_os_error() == Some(libc::EACCES) => {
+                if reads_only {
+                    return beside(request, file, ident, owner);
+                }
+                // Who may write this file may open its object.
+                Opened::NotOurs
             }
             found => found?,
         };

@@ -235,7 +235,14 @@ impl Session {
             drop(gate);
             shm.users().release(me);
             let (fresh, user, held) = join(&request, &file, owner)?;
-            shm = Arc::new(fresh.in_place_of(&self.shm)?);
+            match fresh.in_place_of(&self.shm) {
+                Ok(placed) => shm = Arc::new(placed),
+                Err(e) => {
+                    drop(held);
+                    fresh.users().release(user);
+                    return Err(e);
+                }
+            }
             me = user;
             gate = held;
         }
@@ -246,7 +253,9 @@ impl Session {
         }
         let opened = FileMap::new(file.reopen(writable)?).and_then(|map| {
             let _held = Held::engine(&shm, me);
-            open_engine(map, &shm, writable)
+            let engine = open_engine(map, &shm, writable)?;
+            self.callers_file.become_like(&file.reopen(writable)?)?;
+            Ok(engine)
         });
         let engine = match opened {
             Ok(engine) => engine,
@@ -256,7 +265,6 @@ impl Session {
                 return Err(e);
             }
         };
-        self.callers_file.become_like(&file.reopen(writable)?)?;
         if self.sem.is_some() {
             shared.ref_count.fetch_add(1, Relaxed);
         }

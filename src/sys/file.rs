@@ -379,12 +379,9 @@ pub fn effective_user() -> u32 {
 
 /// Makes the entry of a new file durable in its directory.
 pub fn sync_directory_of(path: &CStr) -> io::Result<()> {
-    let bytes = path.to_bytes();
-    let dir = match bytes.iter().rposition(|&b| b == b'/') {
-        Some(0) => b"/".to_vec(),
-        Some(n) => bytes[..n].to_vec(),
-        None => b".".to_vec(),
-    };
+    // Not that of a link to it.
+    let path = std::fs::canonicalize(std::ffi::OsStr::from_bytes(path.to_bytes()))?;
+    let dir = path.parent().unwrap_or(&path).as_os_str().as_bytes();
     let dir = std::ffi::CString::new(dir).map_err(|_| errno(libc::EINVAL))?;
     let fd = open_fd(&dir, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     // SAFETY: a system call on an open descriptor.

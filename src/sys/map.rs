@@ -48,9 +48,9 @@ pub struct FileMap {
 const LINE: usize = 64;
 /// The smallest piece that is mapped, in bytes.
 const PIECE: u64 = 1 << 20;
-/// Where there are addresses enough, so many bytes are mapped at once: a small file that grows stays in one map, where an
-/// address is one addition. No more: valgrind looks for pointers in all of it at the exit, page by page.
-const AT_FIRST: u64 = if usize::BITS < 64 { 1 } else { 16 << 20 };
+/// So many bytes are mapped at once: a small file that grows stays in one map, where an address is one addition. No
+/// more: valgrind looks for pointers in all of it at the exit, page by page.
+const AT_FIRST: u64 = 16 << 20;
 /// Enough for any offset.
 const PIECES: usize = 45;
 
@@ -133,10 +133,8 @@ impl FileMap {
         };
         maps.try_reserve(1).map_err(|_| Error::Memory)?;
         let address = map.as_mut_ptr() as usize;
-        maps.push(Map {
-            guard: Guard::new(map.as_mut_ptr(), map.len()),
-            _map: map,
-        });
+        let guard = Guard::new(map.as_mut_ptr(), map.len()).ok_or(Error::Memory)?;
+        maps.push(Map { guard, _map: map });
         for n in first..=last {
             let inside = (piece_start(n) - start) as usize;
             self.pieces[n].store(address + inside, Release);
@@ -170,6 +168,16 @@ impl FileMap {
     fn slots(&self, at: u64, n: u16) -> Option<*mut u8> {
         self.one(at, slot::SIZE as usize * usize::from(n))
             .filter(|_| at.is_multiple_of(8))
+    }
+
+    /// Makes the file longer. Where that fails half-way it is as long as it was.
+    fn or_as_before(&self, old: u64, f: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+        let longer = f(&self.file);
+        if longer.is_err() {
+            let _ = self.file.set_len(old);
+        }
+        self.len()?;
+        Ok(longer?)
     }
 
     /// Calls `f` with the addresses of the parts of a range that is inside the file.
@@ -411,22 +419,25 @@ impl Storage for FileMap {
             return Ok(());
         }
         room_allowed(len)?;
-        if !self.file.allocate(old, len)? {
-            write_zeros(&self.file, old, len)?;
-        }
-        self.len()?;
-        Ok(())
+        self.or_as_before(old, |file| {
+            if !file.allocate(old, len)? {
+                write_zeros(file, old, len)?;
+            }
+            Ok(())
+        })
     }
 
     fn extend(&self, len: u64) -> Result<()> {
         let old = self.len()?;
         if len > old {
             room_allowed(len)?;
-            // Where that is cheap: each write into what has its place then costs less.
-            if !self.lasting || !self.file.allocate(old, len)? {
-                self.file.set_len(len)?;
-            }
-            self.len()?;
+            self.or_as_before(old, |file| {
+                // Where that is cheap: each write into what has its place then costs less.
+                if !self.lasting || !file.allocate(old, len)? {
+                    file.set_len(len)?;
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -4,6 +4,10 @@
 //! Memory that other processes write, the mapped file and the shared objects, is never borrowed:
 //! bytes are copied in and out, words are atomics.
 
+// Offsets of files are kept in addresses and in `off_t`.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("64-bit targets only");
+
 pub mod callers;
 #[cfg(feature = "dlt")]
 pub mod dlt;

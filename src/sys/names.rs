@@ -1,6 +1,6 @@
 //! Names of shared objects, and the question whether a path leads through a link.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -44,11 +44,22 @@ pub fn shm_path(name: &[u8]) -> Option<CString> {
     CString::new([SHM_DIR.as_bytes(), b"/", file].concat()).ok()
 }
 
+/// Where a symbolic link leads, if `path` is one.
+pub fn link_target(path: &CStr) -> Option<CString> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    let target = std::fs::read_link(path).ok()?;
+    let target = path.parent()?.join(target);
+    CString::new(target.as_os_str().as_bytes()).ok()
+}
+
 /// If the directory part of `path` is a symbolic link: `path` with that link resolved. A relative
 /// link text counts from the directory that holds the link.
 pub fn resolve_link(path: &[u8]) -> Option<Vec<u8>> {
     let cut = path.iter().rposition(|&b| b == b'/')?;
     let (dir, file) = (&path[..cut], &path[cut..]);
+    // With a slash at its end it would be what the link leads to.
+    let slashes = dir.iter().rev().take_while(|&&b| b == b'/').count();
+    let dir = &dir[..dir.len() - slashes];
     if dir.is_empty() {
         return None;
     }
@@ -75,6 +86,7 @@ mod tests {
         assert_eq!(shm_name(SEM, b"x\xc3\xa4"), b"/x__-sem");
         assert!(shm_path(&shm_name(INFO, &[b'x'; 246])).is_some());
         assert!(shm_path(&shm_name(INFO, &[b'x'; 247])).is_none());
+        assert_eq!(resolve_link(b"//x"), None);
         assert!(shm_path(b"/").is_none() && shm_path(b"/a/b").is_none());
     }
 }

@@ -4,7 +4,8 @@ use super::file::File;
 use super::names;
 use super::shm::Shm;
 use crate::log;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -63,13 +64,25 @@ pub fn unlink(name: &[u8]) {
     }
 }
 
-/// The value of a named semaphore; `None` if there is none, or it may not be opened.
-pub fn value_of(name: &[u8]) -> Option<i32> {
+/// A named semaphore; `None` if there is none, or it may not be opened. The C library makes one whole before it gets its name: what is
+/// shorter is no semaphore, and would be SIGBUS.
+fn open(name: &[u8]) -> Option<Sem> {
+    let file = name.strip_prefix(b"/").unwrap_or(name);
+    let path = names::shm_path(&[names::SEM_FILE, file].concat())?;
+    let there = std::fs::metadata(OsStr::from_bytes(path.to_bytes())).ok()?;
+    if there.len() < size_of::<libc::sem_t>() as u64 {
+        return None;
+    }
     let name = CString::new(name).ok()?;
     // SAFETY: a C string; without O_CREAT no further arguments are read.
     let sem = unsafe { libc::sem_open(name.as_ptr(), 0) };
     // SAFETY: just opened, or SEM_FAILED, which is NULL.
-    let sem = unsafe { Sem::new(sem) }?;
+    unsafe { Sem::new(sem) }
+}
+
+/// The value of a named semaphore; `None` if there is none, or it may not be opened.
+pub fn value_of(name: &[u8]) -> Option<i32> {
+    let sem = open(name)?;
     let value = sem.value();
     // SAFETY: open, and not used afterwards.
     unsafe { libc::sem_close(sem.0) };
@@ -145,13 +158,7 @@ pub fn rescue(sem: Sem, shm: &Shm, me: Option<u32>, in_a_call: bool) {
 /// Where a caller is about to wait for the semaphore of `path`: waits here until it is free, and
 /// posts it if its holder has died.
 pub fn rescue_before_wait(path: &CStr) {
-    let Ok(name) = CString::new(names::shm_name(names::SEM, path.to_bytes())) else {
-        return;
-    };
-    // SAFETY: a C string; without O_CREAT no further arguments are read.
-    let sem = unsafe { libc::sem_open(name.as_ptr(), 0) };
-    // SAFETY: just opened, or SEM_FAILED, which is NULL.
-    let Some(sem) = (unsafe { Sem::new(sem) }) else {
+    let Some(sem) = open(&names::shm_name(names::SEM, path.to_bytes())) else {
         return;
     };
     let start = Instant::now();

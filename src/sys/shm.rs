@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use memmap2::{MmapOptions, MmapRaw};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -42,14 +43,17 @@ pub struct Shared {
     pub callers: Lock,
     rwlock_rest: [AtomicU32; 13],
     /// The 2019 callers' mutex. Not ours.
-    mutex: [AtomicU64; 5],
+    mutex: [AtomicU64; size_of::<libc::pthread_mutex_t>() / 8],
     /// Not ours.
     mutex_init: AtomicU64,
     /// Not used here.
     pub mapped_db_size: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Shared>() == 136);
+const _: () = {
+    let room = offset_of!(Shared, mutex) - offset_of!(Shared, callers);
+    assert!(room == size_of::<libc::pthread_rwlock_t>());
+};
 
 /// The whole object.
 #[repr(C)]
@@ -167,7 +171,7 @@ pub fn each_object(mut f: impl FnMut(&[u8], u64)) {
     }
 }
 
-fn inode_of(path: &CStr) -> Option<u64> {
+pub(super) fn inode_of(path: &CStr) -> Option<u64> {
     let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: a C string and a buffer that is large enough.
     let r = unsafe { libc::lstat(path.as_ptr(), st.as_mut_ptr()) };
@@ -175,7 +179,8 @@ fn inode_of(path: &CStr) -> Option<u64> {
     (r == 0).then(|| unsafe { st.assume_init() }.st_ino)
 }
 
-fn link_fd(fd: &OwnedFd, name: &[u8]) -> io::Result<()> {
+/// Gives what has no name yet this one.
+pub(super) fn link_fd(fd: &OwnedFd, name: &[u8]) -> io::Result<()> {
     let path = names::shm_path(name).ok_or_else(|| errno(libc::ENAMETOOLONG))?;
     let from = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|_| errno(libc::EINVAL))?;
@@ -295,7 +300,7 @@ impl Shm {
             .len(SIZE)
             .map_raw(&fd)
             .map_err(Error::MapShm)?;
-        let guard = Guard::new(map.as_mut_ptr(), SIZE);
+        let guard = Guard::new(map.as_mut_ptr(), SIZE).ok_or(Error::Memory)?;
         Ok(Self {
             map: Arc::new(Mapped { map, guard }),
             fd,
@@ -439,7 +444,7 @@ impl Shm {
             return None;
         }
         let map = MmapOptions::new().len(SIZE).map_raw_read_only(&fd).ok()?;
-        let guard = Guard::new(map.as_mut_ptr(), SIZE);
+        let guard = Guard::new(map.as_mut_ptr(), SIZE)?;
         let shm = Self {
             map: Arc::new(Mapped { map, guard }),
             fd,
@@ -572,7 +577,10 @@ impl Shm {
         unsafe { libc::fstat(self.fd.as_raw_fd(), st.as_mut_ptr()) };
         // SAFETY: zeroed, or filled by fstat.
         let st = unsafe { st.assume_init() };
-        (st.st_dev, st.st_ino, st.st_nlink)
+        // 32 bits on some architectures.
+        #[allow(clippy::unnecessary_cast)]
+        let names = st.st_nlink as u64;
+        (st.st_dev, st.st_ino, names)
     }
 
     /// A number that orders objects.
@@ -620,10 +628,11 @@ impl Shm {
         // SAFETY: a C string.
         let fd = retry(|| i64::from(unsafe { libc::open(path.as_ptr(), flags) }))
             .map_err(Error::OpenShm)?;
+        // SAFETY: just opened, owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         Ok(Self {
             map: self.map.clone(),
-            // SAFETY: just opened, owned by nobody else.
-            fd: unsafe { OwnedFd::from_raw_fd(fd as i32) },
+            fd: above_standard(fd).map_err(Error::OpenShm)?,
             name: self.name.clone(),
         })
     }

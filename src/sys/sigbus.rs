@@ -16,8 +16,8 @@ struct Range {
     hit: AtomicBool,
 }
 
-/// Maps that can be guarded at a time; further ones are not.
-const MOST: usize = 2048;
+/// Maps that can be guarded at a time. Untouched they cost nothing.
+pub const MOST: usize = 1 << 16;
 
 static RANGES: [Range; MOST] = [const {
     Range {
@@ -27,6 +27,8 @@ static RANGES: [Range; MOST] = [const {
     }
 }; MOST];
 
+/// Where to look for a free one first.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 static INSTALL: Once = Once::new();
 static HITS: AtomicUsize = AtomicUsize::new(0);
 
@@ -43,35 +45,34 @@ unsafe impl Sync for Before {}
 static BEFORE: Before = Before(std::cell::UnsafeCell::new(MaybeUninit::uninit()));
 
 /// A guarded map, until it is dropped.
-pub struct Guard(Option<&'static Range>);
+pub struct Guard(&'static Range);
 
 impl Guard {
-    /// Guards `len` bytes at `start`, which must stay mapped as long as the guard lives.
-    pub fn new(start: *mut u8, len: usize) -> Self {
+    /// Guards `len` bytes at `start`, which must stay mapped as long as the guard lives; `None`: there are too many.
+    pub fn new(start: *mut u8, len: usize) -> Option<Self> {
         INSTALL.call_once(install);
         let start = start as usize;
-        let free = RANGES
-            .iter()
-            .find(|r| r.start.compare_exchange(0, start, Acquire, Relaxed).is_ok());
-        if let Some(r) = free {
-            r.hit.store(false, Relaxed);
-            r.end.store(start + len, Release);
-        }
-        Self(free)
+        let takes = |r: &&Range| {
+            r.start.load(Relaxed) == 0
+                && r.start.compare_exchange(0, start, Acquire, Relaxed).is_ok()
+        };
+        let (before, behind) = RANGES.split_at(NEXT.fetch_add(1, Relaxed) % MOST);
+        let r = behind.iter().chain(before).find(takes)?;
+        r.hit.store(false, Relaxed);
+        r.end.store(start + len, Release);
+        Some(Self(r))
     }
 
     /// Whether a page of it was gone.
     pub fn was_hit(&self) -> bool {
-        self.0.is_some_and(|r| r.hit.load(Relaxed))
+        self.0.hit.load(Relaxed)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(r) = self.0 {
-            r.end.store(0, Release);
-            r.start.store(0, Release);
-        }
+        self.0.end.store(0, Release);
+        self.0.start.store(0, Release);
     }
 }
 
@@ -122,10 +123,18 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
     }
     // SAFETY: written before this handler was installed.
     let before = unsafe { (*BEFORE.0.get()).assume_init_ref() };
+    // SAFETY: a siginfo, as above.
+    let was_sent = unsafe { (*info).si_code } <= 0;
     match before.sa_sigaction {
+        libc::SIG_IGN if was_sent => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: puts the old action back; the fault then happens again and is the old one's.
-            unsafe { libc::sigaction(signal, before, std::ptr::null_mut()) };
+            // SAFETY: puts the old action back; the fault then happens again and is the old one's. What was sent is sent again.
+            unsafe {
+                libc::sigaction(signal, before, std::ptr::null_mut());
+                if was_sent {
+                    libc::raise(signal);
+                }
+            }
         }
         f if before.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: installed by the process with this signature.
@@ -138,5 +147,29 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
             let f: extern "C" fn(i32) = unsafe { std::mem::transmute(f) };
             f(signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_maps_than_handles_have_a_guard() {
+        // A process had 1,100 databases open and one of them was cut off. Maps behind the 2,048th were not guarded, so the next
+        // touch of that one ended the process.
+        let len = 49_152 * 4096;
+        let (prot, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping, of addresses only.
+        let all = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        assert_ne!(all, libc::MAP_FAILED);
+        let pages = (0..len).step_by(4096);
+        let guards: Vec<_> = pages
+            .map(|at| Guard::new(all.cast::<u8>().wrapping_add(at), 4096))
+            .collect();
+        assert!(guards.iter().all(Option::is_some));
+        drop(guards);
+        // SAFETY: mapped above, and nobody knows of it any more.
+        unsafe { libc::munmap(all, len) };
     }
 }

@@ -66,15 +66,34 @@ struct Process {
     namespace: u64,
 }
 
-/// Start time of a process in clock ticks; `None` if there is none or it is a zombie.
-fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// What /proc says of a process: since when it runs, in clock ticks; `None` if it has ended and is not reaped.
+struct Told {
+    pid: u32,
+    running_since: Option<u64>,
+}
+
+/// `None` if there is no /proc, or it may not be read: that says nothing of the process.
+fn told(of: &str) -> Option<Told> {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    let pid = stat.split_once(' ')?.0.parse().ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let since = fields.nth(1)?.parse().ok()?;
+    // The others go on where the first thread has ended.
+    let ended = matches!(state, "Z" | "X") && threads <= 1;
+    Some(Told {
+        pid,
+        running_since: (!ended).then_some(since),
+    })
+}
+
+/// Whether the process that was started then has ended; `false` as well if that can't be told.
+fn has_ended(pid: u32, since: u64) -> bool {
+    // SAFETY: no signal is sent.
+    let gone = unsafe { libc::kill(pid as libc::pid_t, 0) } != 0
+        && super::last_error().raw_os_error() == Some(libc::ESRCH);
+    gone || told(&pid.to_string()).is_some_and(|p| p.running_since != Some(since))
 }
 
 impl Process {
@@ -85,10 +104,16 @@ impl Process {
         let (pid, process) = (std::process::id(), super::fork::generation());
         let [of, since, place] = &KNOWN;
         if of.load(Acquire) != process {
-            since.store(started(pid).unwrap_or(0), Relaxed);
-            let ns = std::fs::metadata("/proc/self/ns/pid");
-            place.store(ns.map_or(0, |m| m.ino()), Relaxed);
-            of.store(process, Release);
+            // A /proc of other processes than those that this one sees calls it otherwise.
+            let me = told("self").filter(|me| me.pid == pid);
+            let ns = |name: &str| std::fs::metadata(format!("/proc/self/ns/{name}"));
+            let [pids, times] = ["pid", "time"].map(|name| ns(name).map_or(0, |m| m.ino()));
+            since.store(me.and_then(|me| me.running_since).unwrap_or(0), Relaxed);
+            // The numbers of processes, and the times at which they were started.
+            place.store(pids << 32 ^ times, Relaxed);
+            if since.load(Relaxed) != 0 {
+                of.store(process, Release);
+            }
         }
         Self {
             pid,
@@ -218,11 +243,12 @@ impl Users<'_> {
     fn is_phantom(&self, r: &User) -> bool {
         let (pid, since) = (r.pid.load(Relaxed), r.started.load(Relaxed));
         let me = Process::me();
-        me.namespace != 0
+        // Who does not know himself knows nobody.
+        me.started != 0
             && me.namespace == r.namespace.load(Relaxed)
             && since != 0
             && pid != me.pid
-            && started(pid) != Some(since)
+            && has_ended(pid, since)
     }
 
     /// Behind the last record that was ever used.

@@ -3,7 +3,9 @@
 use super::agent::Agent;
 use super::support::ffi::{self, Handle, SETTINGS};
 use super::*;
-use std::os::unix::fs::symlink;
+use std::ffi::CString;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 
 /// The file under /dev/shm of an object of the database at `path`.
@@ -346,4 +348,47 @@ fn failure_20_the_object_is_cut_off_while_in_use() {
         [""; 0]
     );
     assert_eq!(agent.end(), "exit 0");
+}
+
+#[test]
+fn several_meet_at_an_object_that_nobody_has_sized() {
+    // Whoever made the callers' cache died before it had a size. All who came to it waited, removed its name, and so removed
+    // what one of them had just made: two caches, and what was changed in one of them was lost. Fails if two have made it, or
+    // if they have different ones. A shorter one that is there already is left to whoever uses it.
+    let scratch = place();
+    let path = scratch.db("a.db");
+    for round in 0..25 {
+        let tails = ["-a", "-b", "-c", "-d"];
+        for tail in tails {
+            fs::write(object(&path, tail), b"").expect("a leftover");
+        }
+        let open = |tail: &str, length: usize| {
+            let name = CString::new(support::object_name(&path, tail)).expect("a name");
+            let mut made = 0;
+            // SAFETY: the name lives through the call, made is ours, and the descriptor as well.
+            let object = unsafe {
+                let fd = ffi::kdbShmemOpen(name.as_ptr(), length, &mut made);
+                (fd >= 0).then(|| fs::File::from(OwnedFd::from_raw_fd(fd)))
+            };
+            object.map(|o| {
+                (
+                    made == ffi::Kdb_true,
+                    o.metadata().expect("an object").ino(),
+                )
+            })
+        };
+        std::thread::scope(|scope| {
+            let who = tails.map(|tail| [(); 3].map(|()| scope.spawn(move || open(tail, 4096))));
+            for all in who {
+                let all = all.map(|t| t.join().expect("a thread").expect("an object"));
+                let made = all.iter().filter(|(made, _)| *made).count();
+                assert_eq!(made, 1, "round {round}: {all:?}");
+                assert!(all.iter().all(|(_, inode)| *inode == all[0].1), "{all:?}");
+            }
+        });
+        for tail in tails {
+            assert_eq!(open(tail, 8192), None);
+            fs::remove_file(object(&path, tail)).expect("the object");
+        }
+    }
 }

@@ -48,7 +48,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
         let (mut found, mut sums) = self.find_to_put(key, value)?;
-        if self.doubtful {
+        if self.doubtful[slot as usize] {
             memory()?;
             if self.put_right(slot)? {
                 (found, sums) = self.find_to_put(key, value)?;
@@ -108,7 +108,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if let Found::Absent = found {
             return Ok(false);
         }
-        if self.doubtful || self.st().phase.load(Relaxed) != phase::CHANGED {
+        if self.doubtful[hash::slot_of(key.hash(), self.sizes.slots) as usize]
+            || self.st().phase.load(Relaxed) != phase::CHANGED
+        {
             memory()?;
             self.begin_change()?;
             found = self.find(key)?;
@@ -144,9 +146,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// A chain that is about to change is put right where its pairs are not as their slots say: who does
     /// not look at the copies would find what such a pair held before what is put behind it. `true`:
-    /// there was one.
+    /// something has changed, look again.
     fn put_right(&mut self, slot: u16) -> Result<bool> {
-        if !self.doubtful {
+        if !self.doubtful[slot as usize] {
             return Ok(false);
         }
         let mut some = self.fold()?;
@@ -195,6 +197,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             some = true;
         }
+        self.doubtful[slot as usize] = false;
         Ok(some)
     }
 
@@ -265,9 +268,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             Err(e) => return Err(e),
         }
+        let (before, len) = (self.st().phase.load(Relaxed), self.store.len()?);
         self.st().phase.store(phase::MARKING, Relaxed);
-        if self.tables.is_empty() {
-            self.append_table()?;
+        if self.tables.is_empty()
+            && let Err(e) = self.append_table()
+        {
+            // Without room for one nothing has changed.
+            if self.st().intent.load(Relaxed) == 0 && self.truncate(len).is_ok() {
+                self.st().phase.store(before, Relaxed);
+            }
+            return Err(e);
         }
         self.mark()
     }
@@ -388,12 +398,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let number = place.table as u64;
         let mut block = RawBlock::new(self.sizes, side, true, key.bytes(), value, number);
         block.mark_empty(self.sizes);
+        // This copy is written whole; an empty value has a mark behind it.
+        let tidy = self.tidy.has(place.pair) && !value.is_empty();
         self.set_checked(place.pair, false);
         let end = self.begins_live(side, place.pair)?;
         self.write_copy(place.pair, side, &block, end)?;
         let word = Word::tagged(side, self.epoch(), block.sum()).turned(turned);
         self.store.store(place.at + 16, word.0)?;
         self.set_checked(place.pair, true);
+        self.tidy.set(place.pair, tidy);
         Ok(())
     }
 
@@ -555,8 +568,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// A new pair, into zeros: the start delimiters come last, and without them the pair is nothing. The
-    /// end delimiters follow at the close.
+    /// A new pair, into zeros: without its start delimiters it is nothing. The end delimiters follow at the close.
     fn put_new(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
         let (pair, in_gap) = self.room_for_pair()?;
         self.begin_intent(place.at, pair, intent::PAIR);

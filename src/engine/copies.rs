@@ -256,10 +256,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             true => slot.of_put(),
             false => slot,
         };
+        let before = self.announce_slot(place.index);
         self.store.store(at + 16, slot.word.0)?;
         self.store.store(at + 8, slot.b as u64)?;
         self.store.store(at, slot.a as u64)?;
-        self.changed_slot(place, &slot, print);
+        self.changed_slot(place, &slot, print, before);
         Ok(())
     }
 

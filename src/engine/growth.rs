@@ -76,7 +76,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Appends an empty table and links it; answers its number.
     pub(super) fn append_table(&mut self) -> Result<usize> {
+        let log = self.st().log.load(Relaxed);
         self.end_log()?;
+        if log != 0 {
+            // Or the next one would begin behind its place.
+            self.truncate(log)?;
+        }
         let at = self.st().end.load(Relaxed);
         self.make_room(at, table::SIZE)?;
         self.store.allocate(at, table::SIZE)?;

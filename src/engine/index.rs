@@ -570,13 +570,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         found.min(unsure).or(found).or(unsure)
     }
 
-    /// A slot has been written: everybody's rows of it are old, but ours can follow.
-    pub(crate) fn changed_slot(&mut self, place: &Place, slot: &Slot, print: u16) {
+    /// A slot is about to be written: everybody's rows of it are old, also if we die behind the next store. Answers the count before.
+    pub(crate) fn announce_slot(&self, slot: u16) -> Option<u64> {
+        let word = self.st().changes.get(slot as usize)?;
+        Some(word.fetch_add(1, AcqRel))
+    }
+
+    /// It has been written, and our row can follow.
+    pub(crate) fn changed_slot(
+        &mut self,
+        place: &Place,
+        slot: &Slot,
+        print: u16,
+        before: Option<u64>,
+    ) {
         let n = place.index as usize;
-        let Some(word) = self.st().changes.get(n) else {
+        let Some(before) = before else {
             return;
         };
-        let before = word.fetch_add(1, AcqRel);
         if self.rows.get(n) == Some(&before)
             && self.index.layout.load(Relaxed) == self.layout
             && place.table < self.index.count.load(Relaxed)

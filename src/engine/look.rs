@@ -125,7 +125,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let outcome = pair.outcome(Some(place.slot.word));
         if pair.is_foreign(outcome, place.index, self.sizes) || self.is_across_a_table(place.pair) {
             // In a closed file nobody can find it, or the first change would end it.
-            self.doubtful = true;
+            self.doubtful[place.index as usize] = true;
             self.walk_if_recovered()?;
             return Ok(Content::Nothing);
         }
@@ -142,7 +142,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             _ if place.slot.record().is_some() => return Ok(Content::Live(place.slot.word.side())),
             // The file is whole but for this record: served, not touched before the chain changes.
             _ if self.st().recovered.load(Relaxed) == 0 => {
-                self.doubtful = true;
+                self.doubtful[place.index as usize] = true;
                 self.tell_damage(&pair, outcome);
             }
             _ => self.mend(place, &pair, outcome)?,

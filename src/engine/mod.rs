@@ -7,7 +7,7 @@
 //!   that the last completed sync made durable is never overwritten.
 //! - An overwrite writes the copy that is not current, then the slot's word, which has a sum of
 //!   the copy that it names: a slot that reached the medium without its copy convicts itself.
-//! - A new pair is written into zeros, start delimiters last. A deleted one gets its delimiters and
+//! - A new pair is written into zeros, with one call, so that of a sector nothing arrives or all. A deleted one gets its delimiters and
 //!   keeps its contents until the close.
 //! - From the first change of a life to its close table 0 carries [`table::MARK`].
 
@@ -73,8 +73,9 @@ pub struct Engine<S, H> {
     /// Offsets of the tables, valid while `layout` is the state's.
     tables: Vec<u64>,
     layout: u64,
-    /// This handle has met a pair in a closed file that is not as its slot says.
-    doubtful: bool,
+    /// For each slot of a table whether this handle has met a pair in a closed file that is not as its slot says, and has not put
+    /// its chain right since.
+    doubtful: [bool; table::SLOTS],
     /// The pairs that were checked by this handle.
     checked: Pairs,
     /// Pairs, live or deleted, of which both copies have zeros behind key and value and the number of their
@@ -124,7 +125,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             large,
             tables: Vec::new(),
             layout: u64::MAX,
-            doubtful: false,
+            doubtful: [false; table::SLOTS],
             checked: Pairs::default(),
             tidy: Pairs::default(),
             index: Arc::new(Index::new(header.sizes.slots)?),
@@ -216,7 +217,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             if self.st().walking.load(Relaxed) != 0 {
                 self.walk()?;
             }
-            if self.st().intent.load(Relaxed) != 0 {
+            // Behind a failed sync nothing is written any more, and reads go by the slot.
+            if self.st().intent.load(Relaxed) != 0 && self.st().poisoned.load(Relaxed) == 0 {
                 self.finish_dead()?;
             }
         }

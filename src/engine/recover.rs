@@ -38,6 +38,9 @@ enum Doubt {
     Foreign,
 }
 
+/// So many tables that no link leads to are taken in one by one, each with a look at everything. With more of them a walk is quicker.
+const LOOSE_TABLES: u32 = 32;
+
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Brings the file into order; afterwards it is marked as changed, or will be before the first change.
     pub(crate) fn recover(&mut self, marked: bool) -> Result<()> {
@@ -62,7 +65,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.sync_once(&mut synced)?;
         }
         self.redo()?;
-        if !self.recover_marked(&mut synced)? {
+        if !self.recover_marked(&mut synced, LOOSE_TABLES)? {
             return self.walk();
         }
         self.tidy_up(&mut synced)?;
@@ -100,8 +103,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(failed == 1 && self.store.load(header::CLOSE_OK)? == 0)
     }
 
-    /// `false`: this file has to be walked.
-    fn recover_marked(&mut self, synced: &mut bool) -> Result<bool> {
+    /// `false`: this file has to be walked. `more`: so many tables can still be taken in.
+    fn recover_marked(&mut self, synced: &mut bool, more: u32) -> Result<bool> {
         let (tables, whole) = self.chain()?;
         if !whole || tables.is_empty() {
             return Ok(false);
@@ -145,7 +148,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 Loose::Table(p) => {
                     self.sync_once(synced)?;
                     // Its slots count from now on, so everything is looked at once more.
-                    return Ok(self.adopt_table(p)? && self.recover_marked(synced)?);
+                    let Some(more) = more.checked_sub(1) else {
+                        return Ok(false);
+                    };
+                    return Ok(self.adopt_table(p)? && self.recover_marked(synced, more)?);
                 }
             }
         }

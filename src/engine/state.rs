@@ -1,6 +1,6 @@
 //! What the users of a database share beyond its file, while at least one of them lives.
 //!
-//! Every word is guarded by the engine lock, but `layout`, `changes` and `tables` are read without
+//! Every word is guarded by the engine lock, but `layout`, `changes`, `tables` and `length` are read without
 //! it as well ([`super::index`]). None of it is needed to
 //! recover: a life that ends without a close leaves the file alone to tell. A process that dies
 //! under the lock leaves `intent` set, and the next one to take the lock finishes its work.

@@ -38,7 +38,7 @@ install() {
 }
 say() { printf '== %s\n' "$*"; }
 
-say "the library and the command alone: they need no more than the C library"
+say "the library and the command alone: they need no more than the C library and libgcc_s"
 install '/try/libkissdb2_*.deb /try/kissdb-tools_*.deb'
 inside sh -ec '
     cd /try

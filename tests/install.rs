@@ -86,6 +86,25 @@ fn links_and_soname() {
     assert_eq!(installed.pkg_config(&["--modversion"]), [version]);
 }
 
+/// What docs/integration.md says that a target must have: nothing beside the C library, of which the loader and
+/// libm are parts, and what unwinds.
+#[test]
+fn needed() {
+    let installed = installed();
+    let library = installed.lib().join("libkissdb.so");
+    for file in [library, installed.prefix().join("bin/kissdb")] {
+        let dynamic = succeeds(Command::new("readelf").args(["-d", "-W"]).arg(&file));
+        let needed: BTreeSet<_> = dynamic
+            .lines()
+            .filter(|l| l.contains("(NEEDED)"))
+            .filter_map(|l| l.split(['[', ']']).nth(1))
+            .filter(|name| !name.starts_with("ld-linux") && *name != "libm.so.6")
+            .collect();
+        let expected = BTreeSet::from(["libc.so.6", "libgcc_s.so.1"]);
+        assert_eq!(needed, expected, "{}", file.display());
+    }
+}
+
 /// A packager's directories; everything that was put there goes away again, and nothing else does.
 #[test]
 fn packaging() {

@@ -166,8 +166,8 @@ fuzz:
 	    corpus/damage -artifact_prefix=artifacts/ $(FUZZ)
 
 # Speed, against other stores and bare loops; peers: liblmdb0 libtokyocabinet9 libtdb1 libgdbm6
-# libsqlite3-0, as many as are installed. ARGS="--quick" takes some minutes, ARGS="--help" tells the rest;
-# KISSDB_COMPARE=/path/lib.so adds another library with this interface.
+# libsqlite3-0, as many as are installed. ARGS=--quick: some of the targets, in some minutes; ARGS=--help tells
+# the rest; KISSDB_COMPARE=/path/lib.so adds another library with this interface.
 .PHONY: bench bench-docs bench-guard bench-guard-bless bench-program
 BENCH := $(TARGET)/bench
 BENCH_PROGRAM = $(BENCH)/release/kissdb-bench

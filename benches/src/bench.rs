@@ -80,7 +80,7 @@ struct Run {
     /// Another library with the same interface, for a column of its own
     #[arg(long, env = "KISSDB_COMPARE")]
     compare: Option<PathBuf>,
-    /// The lines of the table of targets only, about a minute
+    /// Some of the targets, in some minutes
     #[arg(long)]
     quick: bool,
     /// Only these operations

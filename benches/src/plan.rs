@@ -130,7 +130,7 @@ pub struct Cell {
     pub ops: Vec<Op>,
 }
 
-/// Everything that issue and documents speak of.
+/// Everything that docs/performance.md speaks of.
 pub fn full() -> Vec<Cell> {
     let tmpfs = |keys| Shape::new(Medium::Tmpfs, keys);
     let disk = |keys| Shape::new(Medium::Disk, keys);
@@ -176,7 +176,7 @@ pub fn full() -> Vec<Cell> {
     cells
 }
 
-/// The lines of the issue's table, in about a minute.
+/// Some of the targets, in some minutes.
 pub fn quick() -> Vec<Cell> {
     vec![
         cell(Shape::new(Medium::Tmpfs, 500), &Op::PLAIN),

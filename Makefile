@@ -28,7 +28,7 @@ SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 # In a directory of its own: it has the library built another way, under the same file names.
 COMMAND := $(TARGET)/command$(addprefix /,$(CARGO_BUILD_TARGET))/release/kissdb
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless deb yocto-crates coverage asan soak fuzz clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless dist deb yocto-crates coverage asan soak fuzz clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -122,8 +122,14 @@ valgrind: build
 abi-bless: build
 	KISSDB_BLESS=1 $(CARGO) test --profile checked --test abi
 
+# The tarball of the release, build/kissdb-VERSION.tar.gz: what is committed, and nothing else.
+dist:
+	mkdir -p build
+	git archive --prefix=kissdb-$(VERSION)/ -o build/kissdb-$(VERSION).tar.gz HEAD
+
 # Debian packages in build/deb: libkissdb2, libkissdb-dev, kissdb-tools. Debian: debhelper, lintian.
 # packaging/try-deb.sh then installs and tries them in a clean Debian.
+# Of the tree as it stands, so that it works in an unpacked tarball, where there is no git for `dist`.
 DEB := build/deb
 deb:
 	rm -rf $(DEB)/tree $(DEB)/*.deb $(DEB)/kissdb_*

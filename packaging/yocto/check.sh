@@ -1,11 +1,19 @@
 #!/bin/bash
-# Does by hand what bitbake would do with the recipe: unpacks exactly the crates that it names, checks
-# their checksums, and builds and installs without any network. Leaves the installation in build/yocto.
+# Does by hand what bitbake would do with the recipe: unpacks the tarball and exactly the crates that it names,
+# checks their checksums, and builds and installs without any network. Leaves the installation in build/yocto.
+#     packaging/yocto/check.sh [TARBALL]
+# Without TARBALL: that of `make dist`, so what is committed, and it needs git.
 #
 # The crates come from cargo's own cache (cargo fetch fills it).
 set -euo pipefail
+tarball=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/../.."
 recipe=packaging/yocto/recipes-support/kissdb
+if [ -z "$tarball" ]; then
+    make --no-print-directory dist
+    name=$(basename $recipe/kissdb_*.bb .bb)
+    tarball=build/${name/_/-}.tar.gz
+fi
 work=$PWD/build/yocto
 rm -rf "$work"
 mkdir -p "$work"/{cargo,vendor,source}
@@ -29,8 +37,7 @@ directory = "$work/vendor"
 offline = true
 END
 
-# The source as it would come out of the tarball.
-tar --exclude-vcs --exclude=./target --exclude=./build -cf - . | tar -C "$work/source" -xf -
+tar -C "$work/source" --strip-components=1 -xzf "$tarball"
 echo "$(sed -n 's/.*LICENSE;md5=\(.*\)"/\1/p' $recipe/kissdb_*.bb)  $work/source/LICENSE" | md5sum --check --quiet
 
 # do_compile and do_install, with what EXTRA_OEMAKE would hold.

@@ -1,4 +1,7 @@
-# make build | install | uninstall | demo | test | test-dlt | abi-bless | deb | coverage | asan | soak | fuzz | bench | bench-guard
+# make build | install | uninstall | demo | clean
+#      test, which is check, rust-tests and valgrind | test-dlt | coverage | asan | soak | fuzz
+#      dist | deb | abi-bless | yocto-crates
+#      bench | bench-docs | bench-guard | bench-guard-bless
 #
 # install and uninstall take PREFIX (/usr/local), LIBDIR ($(PREFIX)/lib), BINDIR, INCLUDEDIR, MANDIR, DATADIR and DESTDIR.
 # FEATURES=dlt builds a library that also logs to DLT (needs libdlt). CARGO_BUILD_TARGET cross-compiles.
@@ -165,10 +168,10 @@ soak:
 FUZZ ?= -max_len=55
 fuzz:
 	mkdir -p fuzz/corpus/damage fuzz/artifacts
-	cd fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \
+	host=$$(rustc -vV | sed -n 's/^host: //p') && cd fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \
 	    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
-	    $(CARGO) run --release --target x86_64-unknown-linux-gnu --bin damage -- \
+	    $(CARGO) run --release --target "$$host" --bin damage -- \
 	    corpus/damage -artifact_prefix=artifacts/ $(FUZZ)
 
 # Speed, against other stores and bare loops; peers: liblmdb0 libtokyocabinet9 libtdb1 libgdbm6

@@ -200,7 +200,6 @@ unsafe extern "C" {
     pub fn Kdb_unlock(lock: *mut pthread_rwlock_t);
     pub fn checkIsLink(path: *const c_char, linkBuffer: *mut c_char) -> c_int;
     pub fn cleanKdbStruct(db: *mut KISSDB);
-    pub fn pcoCrc32(crc: c_uint, buf: *const u8, theSize: size_t) -> c_uint;
 }
 
 /// The sizes that an open is given.
@@ -650,10 +649,6 @@ impl Handle {
         self.field(offset_of!(Shared_Data_s, refCount))
     }
 
-    pub fn open_mode(&self) -> u16 {
-        self.field(offset_of!(Shared_Data_s, openMode))
-    }
-
     pub fn write_mode(&self) -> u16 {
         self.field(offset_of!(Shared_Data_s, writeMode))
     }
@@ -827,12 +822,6 @@ pub fn shm_name(tail: &str, path: &Path) -> Option<String> {
         libc::free(name.cast());
         answer
     }
-}
-
-/// `pcoCrc32` over bytes.
-pub fn library_checksum(crc: u32, bytes: &[u8]) -> u32 {
-    // SAFETY: the bytes live through the call.
-    unsafe { pcoCrc32(crc, bytes.as_ptr(), bytes.len()) }
 }
 
 /// # Safety

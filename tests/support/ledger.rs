@@ -152,11 +152,6 @@ impl Key {
         self.answered.store(op.0, SeqCst);
     }
 
-    /// An operation that was answered with an error: it must not have happened.
-    pub fn refuse(&self, op: Op) {
-        self.void.store(op.0, SeqCst);
-    }
-
     pub fn before(&self) -> Before {
         let seen = Op(self.seen.load(SeqCst));
         Before {

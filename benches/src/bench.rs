@@ -18,6 +18,7 @@ mod plan;
 mod plot;
 mod report;
 mod results;
+mod scratch;
 mod targets;
 mod worker;
 
@@ -200,6 +201,7 @@ impl Run {
         fs::create_dir_all(&self.disk)?;
         fs::create_dir_all(&self.out)?;
         let machine = report::machine();
+        scratch::note_interrupts();
         let setup = driver::Setup {
             engines,
             rounds: self.rounds.unwrap_or(if self.quick { 3 } else { 7 }),

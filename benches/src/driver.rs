@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::plan::{Cell, Medium, Op, Shape};
 use crate::results::CellResult;
+use crate::scratch::{self, Scratch};
 use crate::worker::{Answer, Request};
 
 /// What stays the same during a run.
@@ -52,6 +53,13 @@ impl Worker {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer> {
+        let answer = self.answer(request);
+        // A terminal interrupts the workers too: that one has ended is then not what is to be said.
+        scratch::go_on()?;
+        answer
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Answer> {
         serde_json::to_writer(&mut self.to, request)?;
         writeln!(self.to)?;
         self.to.flush()?;
@@ -113,7 +121,8 @@ impl Setup {
             Medium::Tmpfs => &self.tmpfs,
             Medium::Disk => &self.disk,
         };
-        let directory = base.join(format!("kissdb-bench-{}", std::process::id()));
+        // Before the workers, so that it goes after them.
+        let directory = Scratch::new(base.join(format!("kissdb-bench-{}", std::process::id())))?;
         let mut result = CellResult::new(shape.clone());
         let mut workers = Vec::new();
         for (name, library) in &self.engines {
@@ -125,7 +134,7 @@ impl Setup {
             let mut worker = Worker::start(name, library.as_ref())?;
             let request = Request::Load {
                 shape: shape.clone(),
-                directory: directory.clone(),
+                directory: directory.path().into(),
             };
             let answer = worker.ask(&request)?;
             if let Answer::Skipped(why) = &answer {
@@ -163,8 +172,6 @@ impl Setup {
             let answer = worker.ask(&Request::Leave)?;
             result.take(bar, &worker.name, answer);
         }
-        // Empty, unless something went wrong.
-        let _ = std::fs::remove_dir_all(&directory);
         Ok(result)
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::engines::{Engine, Kissdb};
 use crate::keys::{self, Keys};
 use crate::plan::{Medium, Shape};
+use crate::scratch::{self, Scratch};
 
 const OPERATIONS: [&str; 6] = ["get", "absent", "overwrite", "new", "delete", "iterate"];
 /// Enough for a chain of several tables.
@@ -72,6 +73,7 @@ pub fn workload(operation: &str, directory: &Path) -> Result<()> {
 
 /// Counts, and compares with the committed figures or writes them.
 pub fn guard(library: &Path, figures: &Path, out: &Path, bless: bool) -> Result<()> {
+    scratch::note_interrupts();
     let mut counted = BTreeMap::new();
     for operation in OPERATIONS {
         counted.insert(operation.to_string(), count(library, operation, out)?);
@@ -110,11 +112,8 @@ pub fn guard(library: &Path, figures: &Path, out: &Path, bless: bool) -> Result<
 /// Instructions an operation. What callgrind found by function stays in `out`.
 fn count(library: &Path, operation: &str, out: &Path) -> Result<u64> {
     let profile: PathBuf = out.join(format!("callgrind.{operation}"));
-    let directory = PathBuf::from(format!(
-        "/dev/shm/kissdb-bench-guard-{}",
-        std::process::id()
-    ));
-    fs::create_dir_all(&directory)?;
+    let directory = format!("/dev/shm/kissdb-bench-guard-{}", std::process::id());
+    let directory = Scratch::new(directory.into())?;
     let ran = Command::new("valgrind")
         .args([
             "--tool=callgrind",
@@ -124,12 +123,11 @@ fn count(library: &Path, operation: &str, out: &Path) -> Result<u64> {
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(std::env::current_exe()?)
         .args(["workload", operation])
-        .arg(&directory)
+        .arg(directory.path())
         .env("KISSDB_BENCH_LIBRARY", library)
         .output()
-        .context("valgrind");
-    let _ = fs::remove_dir_all(&directory);
-    let ran = ran?;
+        .context("valgrind")?;
+    scratch::go_on()?;
     let text = String::from_utf8_lossy(&ran.stderr);
     ensure!(ran.status.success(), "{operation} under valgrind: {text}");
     let total: u64 = text

@@ -34,6 +34,18 @@ functions! { named_library() =>
     KISSDB_Iterator_next: fn(*mut Iterator, *mut c_void, *mut c_void) -> c_int;
 }
 
+/// What the names of its shared objects begin with.
+pub fn shared_name(path: &Path) -> String {
+    let plain = |letter: char| {
+        if letter.is_ascii_alphanumeric() {
+            letter
+        } else {
+            '_'
+        }
+    };
+    path.to_string_lossy().chars().map(plain).collect()
+}
+
 fn named_library() -> Result<&'static libloading::Library> {
     load(&std::env::var("KISSDB_BENCH_LIBRARY").context("KISSDB_BENCH_LIBRARY")?)
 }
@@ -163,17 +175,7 @@ impl Engine for Kissdb {
 
     /// The shared objects, which stay when a process is killed.
     fn beside(path: &Path) -> Vec<PathBuf> {
-        let name: String = path
-            .to_string_lossy()
-            .chars()
-            .map(|letter| {
-                if letter.is_ascii_alphanumeric() {
-                    letter
-                } else {
-                    '_'
-                }
-            })
-            .collect();
+        let name = shared_name(path);
         ["-shm-info", "-ht"]
             .map(|tail| PathBuf::from(format!("/dev/shm/{name}{tail}")))
             .to_vec()

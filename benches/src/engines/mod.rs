@@ -18,7 +18,7 @@ mod tdb;
 mod tokyo;
 
 pub use gdbm::Gdbm;
-pub use kissdb::Kissdb;
+pub use kissdb::{Kissdb, shared_name};
 pub use lmdb::Lmdb;
 pub use sqlite::Sqlite;
 pub use tdb::Tdb;

@@ -49,11 +49,14 @@ $(COMMAND): $(SOURCE) cli/Cargo.toml $(shell find cli/src -name '*.rs')
 	$(CARGO) build --release --package kissdb-cli --target-dir $(TARGET)/command
 	@touch -c $(COMMAND)
 
+# What the static library needs of the system.
+SYSTEM := $(strip $(addprefix -l,$(FEATURES)) -lutil -lrt -lpthread -lm -ldl)
+
 # A tree can be moved with CMake's files, so these need the way from one directory to the other.
 FILL = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
     -e "s|@RELATIVE_INCLUDEDIR@|$$(realpath -ms --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|" \
     -e 's|@VERSION@|$(VERSION)|' -e 's|@MAJOR@|$(MAJOR)|' -e 's|@SONAME@|$(SONAME)|' \
-    -e 's|@SOFILE@|$(SOFILE)|' -e 's|@PRIVATE@|$(addprefix -l,$(FEATURES))|'
+    -e 's|@SOFILE@|$(SOFILE)|' -e 's|@SYSTEM@|$(SYSTEM)|'
 
 BASH_COMPLETION := $(DATADIR)/bash-completion/completions/kissdb
 ZSH_COMPLETION  := $(DATADIR)/zsh/site-functions/_kissdb

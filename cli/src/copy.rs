@@ -58,6 +58,11 @@ pub fn compact(a: &Compact, out: &mut Out) -> Result<Status> {
         let mut progress = Progress::new("checking");
         let report = inspector.survey(|n, all| progress.at(n, all)).about(path)?;
         drop(progress);
+        // It may have become a user itself.
+        drop(inspector);
+        if report.in_use {
+            return in_use(path);
+        }
         if report
             .findings
             .iter()

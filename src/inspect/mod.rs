@@ -2,7 +2,8 @@
 //!
 //! [`Inspector`] reads the bytes of a file by itself. Where other processes have the file open it joins
 //! them, and each look at what belongs together (the slots of a chain and their pairs) is taken while
-//! they stand still for the moment of reading; what is read is judged while they go on. Nothing is
+//! they stand still for the moment of reading; what is read is judged while they go on. If somebody has
+//! begun to change the file, or closed it, in the middle of a survey, the survey begins again. Nothing is
 //! written, nothing is recovered.
 //!
 //! ```
@@ -31,11 +32,13 @@ use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, Sizes};
 use crate::session::{Mode, Request, Session};
 use crate::sys;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
 
 /// How the file was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +109,8 @@ pub struct Report {
     pub life: Life,
     /// Whether others have it open.
     pub in_use: bool,
-    /// Others have it open, and could not be asked to stand still: what changed during the survey
-    /// may show as a finding.
+    /// Others have it open, or come and go, and could not be asked to stand still: what changed during
+    /// the survey may show as a finding.
     pub unsure: bool,
     /// Offsets of the tables, in the order of the chain.
     pub tables: Vec<u64>,
@@ -135,43 +138,121 @@ impl Report {
 
 /// Looks into one file.
 pub struct Inspector {
+    path: CString,
     file: File,
+    /// The same file, to ask who else uses it.
+    asked: sys::file::File,
     /// Our place among the users, if there are any.
     user: Option<Session>,
     in_use: bool,
 }
 
+/// What is the same before and after a look that has seen one moment of the file.
+#[derive(PartialEq)]
+struct Moment {
+    header: [u8; header::SIZE],
+    /// The checksum of the first table, and where the log begins.
+    first: (u64, i64),
+    /// Moves at every close and every recovery; `None` if we are no user.
+    layout: Option<u64>,
+    /// Length and time of the last change, if nobody uses the file.
+    stamp: Option<(u64, i64, i64)>,
+}
+
+/// A file that is replaced again and again is opened so often.
+const OPENS: u32 = 100;
+/// Two changes that are not so far apart can have the same time.
+const TICK: Duration = Duration::from_millis(20);
+
 impl Inspector {
     /// Opens a file for looking.
     ///
     /// # Errors
-    /// [`Error::Io`]: it can't be opened, or is no regular file.
+    /// [`Error::Io`]: it can't be opened, or is no regular file. [`Error::Access`]: it is replaced again
+    /// and again.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let name = CString::new(path.as_os_str().as_bytes())
+        let path = CString::new(path.as_ref().as_os_str().as_bytes())
             .map_err(|_| Error::Invalid("a path with a NUL"))?;
-        let asked = sys::file::File::open(&name, false)?;
-        let in_use = asked.has_other_users().unwrap_or(false);
-        let mut inspector = Self {
-            file: File::open(path)?,
-            in_use,
-            user: None,
-        };
-        if in_use {
-            // Who may not join reads all the same.
-            let user = Session::open(&Request {
-                path: &name,
-                mode: Mode::ReadOnly,
-                write_mode: 0,
-                sizes: (0, 0, 0),
-                sem: None,
-            });
-            match user {
-                Ok(user) if user.is_apart() => user.close(|| ())?,
-                user => inspector.user = user.ok(),
+        Self::begin(path, false)
+    }
+
+    /// Opens the file; joins its users if there are any, or if `join`.
+    fn begin(path: CString, join: bool) -> Result<Self> {
+        for _ in 0..OPENS {
+            let asked = sys::file::File::open(&path, false)?;
+            let in_use = asked.has_other_users().unwrap_or(false);
+            let inspector = Self {
+                file: File::open(OsStr::from_bytes(path.to_bytes()))?,
+                user: match in_use || join {
+                    true => Self::join(&path)?,
+                    false => None,
+                },
+                path: path.clone(),
+                asked,
+                in_use,
+            };
+            // Another file may have been put in its place in between.
+            if inspector.is_of_one_file()? {
+                return Ok(inspector);
             }
         }
-        Ok(inspector)
+        Err(Error::Access("replaced again and again"))
+    }
+
+    /// Who may not join reads all the same.
+    fn join(path: &CString) -> Result<Option<Session>> {
+        let user = Session::open(&Request {
+            path,
+            mode: Mode::ReadOnly,
+            write_mode: 0,
+            sizes: (0, 0, 0),
+            sem: None,
+        });
+        match user {
+            Ok(user) if !user.shm().has_name() => user.close(|| ()).map(|()| None),
+            user => Ok(user.ok()),
+        }
+    }
+
+    fn is_of_one_file(&self) -> Result<bool> {
+        let (read, asked) = (self.file.metadata()?, self.asked.ident()?);
+        let user = self.user.as_ref().map_or(asked, |u| u.shm().ident());
+        let is = |other: sys::file::Ident| (other.dev, other.ino) == (read.dev(), read.ino());
+        Ok(is(asked) && is(user))
+    }
+
+    /// What must not change during a look; `None` while somebody changes the file whom we did not see.
+    fn moment(&mut self) -> Result<Option<Moment>> {
+        let layout = |u: &Session| u.shm().state().layout.load(Relaxed);
+        let layout = self.user.as_ref().map(layout);
+        let alone = layout.is_none() && !self.asked.has_other_users().unwrap_or(false);
+        if alone && self.has_just_changed()? {
+            std::thread::sleep(TICK);
+            if self.has_just_changed()? {
+                return Ok(None);
+            }
+        }
+        let stamp = self.file.metadata()?;
+        let stamp = (stamp.len(), stamp.ctime(), stamp.ctime_nsec());
+        let (header, table) = self.still(|me| Ok((me.header()?, me.table(PAGE)?)))?;
+        Ok(Some(Moment {
+            header,
+            first: (table.mark(), table.slot(table::SLOTS as u16).b),
+            layout,
+            stamp: alone.then_some(stamp),
+        }))
+    }
+
+    fn has_just_changed(&self) -> Result<bool> {
+        let m = self.file.metadata()?;
+        let changed = Duration::new(
+            m.ctime().try_into().unwrap_or(0),
+            m.ctime_nsec().try_into().unwrap_or(0),
+        );
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // A time to come is that of another clock.
+        let age = now.unwrap_or_default().checked_sub(changed);
+        Ok(age.is_some_and(|age| age < TICK))
     }
 
     /// Whether others had the file open.
@@ -249,11 +330,14 @@ impl Inspector {
     }
 
     /// Runs `look` while no other user changes the file, as far as they can be asked.
-    fn still<R>(&mut self, look: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+    fn still<R>(&mut self, look: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         let Some(mut user) = self.user.take() else {
             return look(self);
         };
-        let seen = user.still(|| look(self));
+        let seen = user.still(|others| {
+            self.in_use = others;
+            look(self)
+        });
         self.user = Some(user);
         seen?
     }

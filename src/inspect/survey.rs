@@ -14,6 +14,9 @@ use std::collections::HashMap;
 /// So many pairs of a chain are read while others stand still.
 const TOGETHER: usize = 64;
 
+/// So many surveys are begun while others go on.
+const LOOKS: u32 = 5;
+
 /// What is read at the start, at one moment.
 struct Base {
     len: u64,
@@ -61,7 +64,26 @@ impl Inspector {
     /// # Errors
     /// [`Error::Io`], [`Error::Memory`]. A file that is no database is not an error but a finding.
     pub fn survey(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<Report> {
-        let base = self.still(Self::base)?;
+        for _ in 0..LOOKS {
+            let before = self.moment()?;
+            if before.is_some() {
+                let mut report = self.look(&mut progress)?;
+                if self.moment()? == before {
+                    report.unsure = report.in_use && self.user.is_none();
+                    return Ok(report);
+                }
+            }
+            // From now on we can ask them to stand still.
+            *self = Self::begin(self.path.clone(), true)?;
+        }
+        // They come and go faster than that. Now they wait for one survey.
+        let mut report = self.still(|me| me.look(&mut |_, _| ()))?;
+        report.unsure = self.user.is_none();
+        Ok(report)
+    }
+
+    fn look(&mut self, progress: &mut impl FnMut(u64, u64)) -> Result<Report> {
+        let base = self.still(|me| me.base())?;
         let header = Fields::read(&base.bytes);
         let header_good = base.len >= PAGE && Header::parse(&base.bytes).is_ok();
         let mut report = Report {
@@ -71,7 +93,7 @@ impl Inspector {
             header_good,
             life: life(&header, &base.tables),
             in_use: self.in_use,
-            unsure: self.in_use && self.user.is_none(),
+            unsure: false,
             tables: base.tables.iter().map(|t| t.at).collect(),
             chains: Vec::new(),
             live: 0,
@@ -108,13 +130,13 @@ impl Inspector {
             for (n, t) in base.tables.iter().enumerate() {
                 judge.table(n, t);
             }
-            self.chains(&base, &mut judge, &mut report, &mut progress)?;
+            self.chains(&base, &mut judge, &mut report, progress)?;
             judge
                 .placed
                 .extend(log(&base).filter(|_| report.life == Life::Open));
         }
-        self.parts(&mut judge, &mut report, &mut progress)?;
-        self.confirm(&mut judge, sizes)?;
+        self.parts(&mut judge, &mut report, progress)?;
+        self.confirm(&mut judge, sizes, report.in_use)?;
         if report.tables.is_empty()
             && report.life == Life::Closed
             && report.regions.iter().any(|r| r.part == Part::Loose)
@@ -429,14 +451,14 @@ impl Inspector {
     }
 
     /// What was found between chains while others changed them is looked at once more.
-    fn confirm(&mut self, judge: &mut Judge, sizes: Sizes) -> Result<()> {
+    fn confirm(&mut self, judge: &mut Judge, sizes: Sizes, in_use: bool) -> Result<()> {
         let between = |f: &Finding| {
             matches!(
                 f.rule,
                 Rule::Overlap | Rule::LooseTable | Rule::LooseRecord | Rule::Leaked | Rule::Unused
             )
         };
-        if !self.in_use || !judge.findings.iter().any(between) {
+        if !in_use || !judge.findings.iter().any(between) {
             return Ok(());
         }
         let taken = self.still(|me| {

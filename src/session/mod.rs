@@ -499,27 +499,32 @@ impl Session {
     /// Whether others have the file open whose locks this handle can't take: it may only read the file, and
     /// so has an object for itself. What it reads may be in the middle of a change.
     pub fn is_apart(&self) -> bool {
-        !self.shm.has_name() && self.file.has_other_users().unwrap_or(true)
+        !self.shm.has_name() && self.has_others()
     }
 
-    /// Runs `look` while no other user changes the file: for whoever reads its bytes.
+    fn has_others(&self) -> bool {
+        self.file.has_other_users().unwrap_or(true)
+    }
+
+    /// Runs `look` while no other user changes the file: for whoever reads its bytes. It is told whether
+    /// others have the file open.
     ///
     /// # Errors
     /// Those of a fork child's first call.
-    pub fn still<R>(&mut self, look: impl FnOnce() -> R) -> Result<R> {
+    pub fn still<R>(&mut self, look: impl FnOnce(bool) -> R) -> Result<R> {
         self.follow_fork()?;
         let shm = self.shm.clone();
         for _ in 0..PATIENCE {
             let held = Held::engine(&shm, self.me);
             // What a dead user left half-done the next call of a living one that may write finishes.
             if shm.state().intent.load(Relaxed) == 0 {
-                return Ok(look());
+                return Ok(look(self.has_others()));
             }
             drop(held);
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         let _held = Held::engine(&shm, self.me);
-        Ok(look())
+        Ok(look(self.has_others()))
     }
 
     /// See [`Engine::rebuild`].

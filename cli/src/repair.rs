@@ -11,7 +11,7 @@ use kissdb::OpenOptions;
 use kissdb::engine::Snapshot;
 use kissdb::format::Sizes;
 use kissdb::format::header::{self, Header};
-use kissdb::inspect::{Finding, Mended, Report, Weight};
+use kissdb::inspect::{Finding, Mended, Report, Rule, Weight};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -268,10 +268,11 @@ fn tell(
         ))?;
     }
     for f in lost {
-        let key = f
-            .key
-            .as_ref()
-            .map_or("a record whose key can't be read".into(), |k| out::text(k));
+        let key = match &f.key {
+            Some(key) => out::text(key),
+            None if f.rule == Rule::TableBehindEnd => "a table and the keys in it".into(),
+            None => "a record whose key can't be read".into(),
+        };
         out.line(format!(
             "{} {key}: {}",
             console::style("lost").red(),

@@ -141,6 +141,11 @@ fn every_rule_is_noticed_and_repair_does_what_it_says() {
     b.write();
     // The last block B is cut off.
     case.finds(&[Rule::Length, Rule::SlotOffset, Rule::LooseRecord], &[]);
+    let mut b = case.settings();
+    b.all.truncate(b.all.len() - 16384 + 200);
+    b.flip(b.all.len() - 60).write();
+    // All but the beginning of a record, and that is damaged.
+    case.finds(&[Rule::Length, Rule::SlotBehindEnd], &["/c"]);
 
     // Tables.
     case.settings().set(TABLE, 0).write();
@@ -283,6 +288,13 @@ fn every_rule_is_noticed_and_repair_does_what_it_says() {
     b.write();
     case.finds(&[Rule::Leaked, Rule::Unused], &[]);
 
+    let mut b = case.chain();
+    b.all.truncate(NEXT + 16384);
+    b.write();
+    let ran = run("check", &[&case.path()]).is(1);
+    assert!(ran.out.contains("[table-behind-end]"), "{}", ran.out);
+    seen.borrow_mut().insert(Rule::TableBehindEnd);
+
     // What is no database at all.
     std::fs::write(case.path(), vec![b'x'; 5000]).expect("writes");
     let ran = run("check", &[&case.path()]).is(1);
@@ -298,6 +310,43 @@ fn every_rule_is_noticed_and_repair_does_what_it_says() {
     let missed: Vec<_> = all.difference(&seen.borrow()).copied().collect::<Vec<_>>();
     assert!(missed.is_empty(), "{missed:?}");
     assert!(dir.objects().is_empty(), "{:?}", dir.objects());
+}
+
+/// A file was cut short. Repair said "nothing lost", status 0, although all keys behind the cut were gone.
+#[test]
+fn what_was_cut_off_is_counted_as_lost() {
+    let dir = Dir::new();
+    let (path, new) = (dir.path("a.db"), dir.path("new.db"));
+    let keys: Vec<String> = (0..12).map(|n| format!("/key/{n:02}")).collect();
+    let values: Vec<String> = (0..12).map(|n| "x".repeat(n * 700)).collect();
+    let all: Vec<(&str, &str)> = keys
+        .iter()
+        .zip(&values)
+        .map(|(k, v)| (&k[..], &v[..]))
+        .collect();
+    // Tables of 5 slots make chains: of a table that is gone nobody can say how many keys it had.
+    for slots in [510, 5] {
+        let _ = std::fs::remove_file(&path);
+        small(&path, slots, &all);
+        let whole = Bytes::of(&path).all;
+        for cut in (TABLE + 100..whole.len()).step_by(7001) {
+            std::fs::write(&path, &whole[..cut]).expect("writes");
+            let _ = std::fs::remove_file(&new);
+            let repaired = run("repair --json --output", &[&new, &path]);
+            let left = run("list -k", &[&new]).is(0).out;
+            let missing: Vec<_> = keys.iter().filter(|k| !left.contains(*k)).collect();
+            let repaired = repaired.is(i32::from(!missing.is_empty())).json();
+            let lost = repaired["lost"].as_array().expect("a list");
+            let told = lost.iter().filter_map(|f| f["key"].as_str());
+            for key in told {
+                assert!(missing.iter().any(|k| *k == key), "{cut}: {key} is there");
+            }
+            let tables = lost.iter().filter(|f| f["rule"] == "table-behind-end");
+            if tables.count() == 0 {
+                assert_eq!(lost.len(), missing.len(), "{cut}: {lost:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) struct Seen {
     /// Length of the file at that moment.
     pub len: u64,
     pub blocks: Option<(u64, [RawBlock; 2])>,
+    /// The same of a pair that goes on behind the end of the file, or lies there: what is left of it.
+    pub rest: Option<(u64, [RawBlock; 2])>,
     /// Bytes of the value, if it is in the redo log.
     pub logged: Option<u64>,
 }
@@ -109,8 +111,18 @@ impl Judge {
         let key = match pair.filter(|p| !doubtful(p)) {
             None => {
                 let detail = format!("{which} leads nowhere: {}", why_nowhere(slot, seen.len));
-                self.find(Rule::SlotOffset, at, None, detail);
-                None
+                let rest = seen.rest.take();
+                let rest = rest.map(|(at, blocks)| Pair::check(at, blocks, sizes));
+                // A record that is whole is found again, as any to which no slot leads.
+                let lost = |p: &Pair| !matches!(p.outcome(None), Outcome::Live(_));
+                let lost = rest.filter(|p| !slot.is_deleted() && lost(p));
+                let key = lost.as_ref().and_then(|p| likely_key(&p.blocks));
+                let rule = match lost {
+                    Some(_) => Rule::SlotBehindEnd,
+                    None => Rule::SlotOffset,
+                };
+                self.find(rule, at, key.as_deref(), detail);
+                key
             }
             Some(pair) => {
                 if !pair.at.is_multiple_of(PAGE) {

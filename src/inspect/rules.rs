@@ -82,10 +82,14 @@ rules! {
     Link, "link", Damage, Yes;
     /// With fewer than 510 slots the link stands in two places, which differ.
     LinkTwice, "link-twice", Fault, Yes;
+    /// A table is to lie behind the end of the file, wholly or in part: it was cut off.
+    TableBehindEnd, "table-behind-end", Damage, Lost;
     /// A table to which no link leads.
     LooseTable, "loose-table", Damage, Yes;
     /// A slot leads to no place where a pair can be.
     SlotOffset, "slot-offset", Damage, Yes;
+    /// A slot leads behind the end of the file, and what is left of its record is not whole: it was cut off.
+    SlotBehindEnd, "slot-behind-end", Damage, Lost;
     /// A slot leads to a pair at an odd offset. The original leaves such after a power cut.
     OddPair, "odd-pair", Fault, Yes;
     /// Two things lie in one place.

@@ -137,6 +137,13 @@ impl Inspector {
         }
         self.parts(&mut judge, &mut report, progress)?;
         self.confirm(&mut judge, sizes, report.in_use)?;
+        if judge.findings.iter().any(|f| f.rule == Rule::LooseTable) {
+            // The table is there, and only the link to it is wrong.
+            let links = judge.findings.iter_mut();
+            links
+                .filter(|f| f.rule == Rule::TableBehindEnd)
+                .for_each(|f| f.rule = Rule::Link);
+        }
         if report.tables.is_empty()
             && report.life == Life::Closed
             && report.regions.iter().any(|r| r.part == Part::Loose)
@@ -205,11 +212,11 @@ impl Inspector {
                 .checked_add(table::SIZE)
                 .is_some_and(|end| end <= base.len);
             let wrong = if !inside {
-                Some("behind the end of the file")
+                Some((Rule::TableBehindEnd, "behind the end of the file"))
             } else if !at.is_multiple_of(PAGE) {
-                Some("to no multiple of 4096")
+                Some((Rule::Link, "to no multiple of 4096"))
             } else if last.is_some_and(|last| at <= last) {
-                Some("back, to where the chain was before")
+                Some((Rule::Link, "back, to where the chain was before"))
             } else {
                 let raw = self.table(at)?;
                 let none = raw.delimiters() == 0;
@@ -217,13 +224,15 @@ impl Inspector {
                     base.tables.try_reserve(1).map_err(|_| Error::Memory)?;
                     base.tables.push(Table::new(at, &raw, sizes));
                 }
-                none.then_some("to something that is no table")
+                none.then_some((Rule::Link, "to something that is no table"))
             };
-            if let Some(wrong) = wrong {
+            if let Some((rule, wrong)) = wrong {
                 // The first table is not reached by a link.
-                if last.is_some() {
+                if last.is_none() {
+                    base.link = self.first_cut_off(inside)?;
+                } else {
                     base.link = Some(Finding {
-                        rule: Rule::Link,
+                        rule,
                         offset: from,
                         key: None,
                         detail: format!(
@@ -244,6 +253,17 @@ impl Inspector {
                 return Ok(());
             }
         }
+    }
+
+    /// The first table, if the file ends in the middle of one that was closed. One that was being made had no checksum yet.
+    fn first_cut_off(&self, inside: bool) -> Result<Option<Finding>> {
+        let cut = !inside && !matches!(self.table(PAGE)?.mark(), 0 | table::MARK);
+        Ok(cut.then(|| Finding {
+            rule: Rule::TableBehindEnd,
+            offset: PAGE,
+            key: None,
+            detail: "the first table goes on behind the end of the file".into(),
+        }))
     }
 
     /// Every slot of every table with what it leads to.
@@ -269,17 +289,17 @@ impl Inspector {
                         let pair = slot
                             .pair(len)
                             .or_else(|| odd_pair(slot, len).filter(|_| closed));
-                        let blocks = match pair.filter(|_| !slot.is_unused()) {
-                            Some(pair) => Some((pair, me.blocks(pair)?)),
-                            None => None,
-                        };
+                        let read = |at| Ok::<_, Error>((at, me.blocks(at)?));
+                        let blocks = pair.filter(|_| !slot.is_unused()).map(read);
+                        let rest = slot.pair(i64::MAX as u64).filter(|_| pair.is_none());
                         let logged = slot.record().map(|front| me.value_size(front));
                         seen.push(Seen {
                             table: first + n,
                             at,
                             slot,
                             len,
-                            blocks,
+                            blocks: blocks.transpose()?,
+                            rest: rest.map(read).transpose()?,
                             logged: logged.transpose()?,
                         });
                     }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 const STATUS: &str = "\
-Exit status: 0 fine; 1 there are findings, a difference, or no such key; 2 wrong use, or the file could not be read or written.
+Exit status: 0 fine; 1 there are findings, a difference, no such key, or records were left out because both copies are damaged; 2 wrong use, or the file could not be read or written.
 
 Colours are used on a terminal only; NO_COLOR turns them off.";
 

@@ -1,7 +1,7 @@
 //! copy, compact, diff.
 
 use crate::args::{Compact, Copy, Diff};
-use crate::data::{open_to_read, show, snapshot};
+use crate::data::{open_to_read, show, snapshot, whole};
 use crate::fail::{About, Result, Status, said};
 use crate::newfile::{NewFile, in_use, place_of, taken};
 use crate::out::{self, Out};
@@ -40,11 +40,7 @@ pub fn copy(a: &Copy, out: &mut Out) -> Result<Status> {
     if out.json {
         out.object(&json!({"file": a.new.display().to_string(), "keys": keys, "damaged": snapshot.damaged()}))?;
     }
-    // A copy without what could not be read is not the whole.
-    Ok(match snapshot.damaged() {
-        0 => Status::Fine,
-        _ => Status::Found,
-    })
+    Ok(whole(&[&snapshot]))
 }
 
 pub fn compact(a: &Compact, out: &mut Out) -> Result<Status> {
@@ -115,7 +111,7 @@ pub fn diff(a: &Diff, out: &mut Out) -> Result<Status> {
     };
     let ((sizes_a, all_a), (sizes_b, all_b)) = (read(&a.a)?, read(&a.b)?);
     let (mut left, mut right) = (all_a.entries(), all_b.entries());
-    let mut status = Status::Fine;
+    let mut status = whole(&[&all_a, &all_b]);
     if sizes_a != sizes_b {
         status = Status::Found;
         let text = |s: Sizes| format!("{}/{}/{}", s.slots, s.key, s.value);

@@ -39,6 +39,14 @@ pub fn snapshot(db: &mut Database, path: &Path) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
+/// The answer of what has shown or written these: without what could not be read it is not the whole.
+pub fn whole(of: &[&Snapshot]) -> Status {
+    match of.iter().all(|s| s.damaged() == 0) {
+        true => Status::Fine,
+        false => Status::Found,
+    }
+}
+
 pub fn open_to_read(path: &Path) -> Result<Database> {
     OpenOptions::new().read_only().open(path).about(path)
 }
@@ -83,14 +91,15 @@ pub fn list(a: &List, out: &mut Out) -> Result<Status> {
             }
             out.object(&Value::Object(o))?;
         }
-        return Ok(Status::Fine);
+        return Ok(whole(&[&snapshot]));
     }
     if let Some(width) = out
         .width
         .filter(|_| !a.keys && !a.hex && resource::is_table(sizes))
         && let Some(rows) = resource::rows(&entries)
     {
-        return columns(&rows, width, out);
+        columns(&rows, width, out)?;
+        return Ok(whole(&[&snapshot]));
     }
     let keys: Vec<String> = entries.iter().map(|(key, _)| out::text(key)).collect();
     // For people in columns and cut to the window, for a pipe whole and between tabs.
@@ -122,11 +131,11 @@ pub fn list(a: &List, out: &mut Out) -> Result<Status> {
         let shown = console::truncate_str(&shown, room, "…");
         out.line(format!("{head}{shown}").trim_end())?;
     }
-    Ok(Status::Fine)
+    Ok(whole(&[&snapshot]))
 }
 
 /// A table with a headline.
-fn columns(rows: &[Vec<String>], width: usize, out: &mut Out) -> Result<Status> {
+fn columns(rows: &[Vec<String>], width: usize, out: &mut Out) -> Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     let wide = |n: usize| {
         rows.iter()
@@ -146,7 +155,7 @@ fn columns(rows: &[Vec<String>], width: usize, out: &mut Out) -> Result<Status> 
             _ => out.line(line)?,
         }
     }
-    Ok(Status::Fine)
+    Ok(())
 }
 
 pub fn get(a: &Get, out: &mut Out) -> Result<Status> {

@@ -6,7 +6,7 @@
 
 use crate::args::{Dump, Kind, Load};
 use crate::copy::TRIES;
-use crate::data::{check_entry, open_to_read, put_value, snapshot};
+use crate::data::{check_entry, open_to_read, put_value, snapshot, whole};
 use crate::fail::{About, Fail, Result, Status, said};
 use crate::interrupt;
 use crate::newfile::{NewFile, in_use, place_of, sync_directory};
@@ -40,7 +40,7 @@ pub fn dump(a: &Dump, out: &mut Out) -> Result<Status> {
             new.put(true)?;
         }
     }
-    Ok(Status::Fine)
+    Ok(whole(&[&snapshot]))
 }
 
 fn each_line(

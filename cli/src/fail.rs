@@ -18,7 +18,7 @@ pub type Result<T> = std::result::Result<T, Fail>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Fine = 0,
-    /// Findings, differences, no such key.
+    /// Findings, differences, no such key, records left out.
     Found = 1,
     /// Wrong use or an I/O error.
     Failed = 2,

@@ -193,6 +193,35 @@ fn diff_tells_what_differs() {
     run("diff", &[&a, &dir.path("none")]).is(2);
 }
 
+/// Both copies of a record are damaged. A list, a dump and a comparison went on without it and answered 0, so that a script took a part
+/// for the whole.
+#[test]
+fn what_was_left_out_shows_in_the_status() {
+    let dir = Dir::new();
+    let (a, b, out) = (dir.path("a.db"), dir.path("b.db"), dir.path("out"));
+    settings(&a, &KEYS);
+    let mut sick = Bytes::of(&a);
+    sick.flip(PAIR + 150).flip(PAIR + 8192 + 150).write();
+    let left_out = "1 record left out, both copies of each are damaged";
+    run("copy", &[&a, &b]).is(1).says(left_out);
+    for words in ["list", "list -k", "list --json", "dump"] {
+        let ran = run(words, &[&a]).is(1).says(left_out);
+        assert!(ran.out.contains("/b"), "{}", ran.out);
+    }
+    run("dump --output", &[&out, &a]).is(1).says(left_out);
+    assert_eq!(
+        std::fs::read_to_string(&out)
+            .expect("reads")
+            .lines()
+            .count(),
+        3
+    );
+    // What is left is the same.
+    assert_eq!(run("diff", &[&a, &b]).is(1).says(left_out).out, "");
+    assert_eq!(run("diff", &[&b, &a]).is(1).says(left_out).out, "");
+    run("list", &[&b]).is(0);
+}
+
 #[test]
 fn a_copy_has_the_same_contents_and_the_same_bytes_each_time() {
     let dir = Dir::new();

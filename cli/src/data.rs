@@ -196,12 +196,17 @@ pub fn put(a: &Put) -> Result<Status> {
         Some(v) if v != "-" => v.as_bytes().to_vec(),
         _ => {
             let mut all = Vec::new();
-            // No value is longer; one byte more shows that it is.
+            // Room for the longest value in hexadecimal, with a blank behind each digit; one byte more shows that it is longer.
             let most = kissdb::format::block::VALUE_LEN as u64 * 4;
             std::io::stdin()
-                .take(most)
+                .take(most + 1)
                 .read_to_end(&mut all)
                 .about(Path::new("standard input"))?;
+            if all.len() as u64 > most {
+                return said(format!(
+                    "standard input: more than {most} bytes; no value is so long, nothing was changed"
+                ));
+            }
             all
         }
     };

@@ -44,6 +44,26 @@ fn values_go_in_and_come_out() {
     assert!(dir.objects().is_empty());
 }
 
+/// A value in hexadecimal with many blanks came through a pipe. It was cut off without a word, and what was left was stored as a
+/// shorter value.
+#[test]
+fn a_value_that_is_too_long_is_refused_and_not_cut_off() {
+    let dir = Dir::new();
+    let db = dir.path("a.db");
+    settings(&db, &KEYS);
+    let digits = format!("61{}62", " ".repeat(4 * 8028));
+    feed("put --hex", &[&db, &"/a"], digits.as_bytes())
+        .is(2)
+        .says("standard input: more than 32112 bytes");
+    feed("put", &[&db, &"/a"], &[b'v'; 4 * 8028 + 1])
+        .is(2)
+        .says("standard input: more than 32112 bytes");
+    assert_eq!(run("get", &[&db, &"/a"]).is(0).out, "one\n");
+    let digits = format!("61{}62", " ".repeat(4 * 8028 - 4));
+    feed("put --hex", &[&db, &"/a"], digits.as_bytes()).is(0);
+    assert_eq!(run("get", &[&db, &"/a"]).is(0).out, "ab\n");
+}
+
 #[test]
 fn wrong_use_is_status_2_and_one_line() {
     let dir = Dir::new();

@@ -55,12 +55,7 @@ fn state(report: &Report) -> &'static str {
 pub fn info(a: &Info, out: &mut Out) -> Result<Status> {
     let path = &a.db.file;
     let report = survey(path)?;
-    let users: Vec<_> = kissdb::shared::list()
-        .into_iter()
-        .filter(|s| s.is_of(path))
-        .flat_map(|s| s.users)
-        .filter(|u| u.alive && u.pid != std::process::id())
-        .collect();
+    let users = shm::users_of(path);
     let longest = report.chains.iter().map(|c| c.length).max().unwrap_or(0);
     // What a log takes the next close gives back.
     let used = [Part::Header, Part::Table, Part::Live, Part::Log];

@@ -3,6 +3,7 @@
 use crate::fail::{About, Fail, Result, said};
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::shm;
 use kissdb::engine::Snapshot;
 use kissdb::format::Sizes;
 use kissdb::{Database, Error, OpenOptions};
@@ -156,13 +157,8 @@ pub fn taken(path: &Path) -> Fail {
 
 /// The answer where others have a database open that must not be replaced under them.
 pub fn in_use<T>(path: &Path) -> Result<T> {
-    let users: Vec<String> = kissdb::shared::list()
-        .into_iter()
-        .filter(|s| s.is_of(path))
-        .flat_map(|s| s.users)
-        .filter(|u| u.alive && u.pid != std::process::id())
-        .map(|u| u.pid.to_string())
-        .collect();
+    let users = shm::users_of(path);
+    let users: Vec<String> = users.iter().map(|u| u.pid.to_string()).collect();
     let who = match &users[..] {
         [] => "others".into(),
         [one] => format!("process {one}"),

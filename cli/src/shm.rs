@@ -5,11 +5,22 @@ use crate::fail::{Result, Status, said};
 use crate::out::{self, Out};
 use kissdb::shared::{self, Role, Shared, User};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// The name of a process's program, where it can be seen.
 fn command(pid: u32) -> Option<String> {
     let comm = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(out::text(comm.trim_ascii_end()))
+}
+
+/// The living users of a file but for this process.
+pub fn users_of(path: &Path) -> Vec<User> {
+    shared::list()
+        .into_iter()
+        .filter(|s| s.is_of(path))
+        .flat_map(|s| s.users)
+        .filter(|u| u.alive && u.pid != std::process::id())
+        .collect()
 }
 
 pub fn user_text(u: &User) -> String {

@@ -3,16 +3,13 @@
 use crate::args::{Compact, Copy, Diff};
 use crate::data::{open_to_read, show, snapshot, whole};
 use crate::fail::{About, Result, Status, said};
-use crate::newfile::{NewFile, in_use, place_of, taken};
+use crate::newfile::{NewFile, in_use, place_of, repeat, taken};
 use crate::out::{self, Out};
 use crate::progress::Progress;
 use kissdb::format::Sizes;
 use kissdb::inspect::{Inspector, Weight};
 use serde_json::{Map, Value, json};
 use std::fs;
-
-/// So often a file that others change in between is read again.
-pub const TRIES: u32 = 5;
 
 pub fn copy(a: &Copy, out: &mut Out) -> Result<Status> {
     if !a.force && a.new.symlink_metadata().is_ok() {
@@ -46,7 +43,7 @@ pub fn copy(a: &Copy, out: &mut Out) -> Result<Status> {
 pub fn compact(a: &Compact, out: &mut Out) -> Result<Status> {
     let path = &a.db.file;
     let (place, meta) = place_of(path)?;
-    for _ in 0..TRIES {
+    repeat(path, || {
         let mut inspector = Inspector::open(path).about(path)?;
         if inspector.is_in_use() {
             return in_use(path);
@@ -80,7 +77,7 @@ pub fn compact(a: &Compact, out: &mut Out) -> Result<Status> {
         new.rights_of(&meta)?;
         let len = fs::metadata(new.path()).about(path)?.len();
         if !new.replace(&mut db, &mut snapshot, || Ok(()))? {
-            continue;
+            return Ok(None);
         }
         if out.json {
             out.object(
@@ -93,12 +90,8 @@ pub fn compact(a: &Compact, out: &mut Out) -> Result<Status> {
                 out::bytes(len)
             ))?;
         }
-        return Ok(Status::Fine);
-    }
-    said(format!(
-        "{}: others change it again and again; end them first",
-        path.display()
-    ))
+        Ok(Some(Status::Fine))
+    })
 }
 
 pub fn diff(a: &Diff, out: &mut Out) -> Result<Status> {

@@ -5,11 +5,10 @@
 //! A line `{"key":…,"deleted":true}` deletes a key.
 
 use crate::args::{Dump, Kind, Load};
-use crate::copy::TRIES;
 use crate::data::{check_entry, open_to_read, put_value, snapshot, whole};
 use crate::fail::{About, Fail, Result, Status, said};
 use crate::interrupt;
-use crate::newfile::{NewFile, in_use, place_of, sync_directory};
+use crate::newfile::{NewFile, in_use, place_of, repeat, sync_directory};
 use crate::out::{self, Out};
 use crate::progress::Progress;
 use crate::resource;
@@ -126,7 +125,7 @@ pub fn load(a: &Load) -> Result<Status> {
         return load_in_place(a, dumped);
     }
     let (place, meta) = place_of(&a.db.file)?;
-    for _ in 0..TRIES {
+    repeat(&place, || {
         if Inspector::open(&place).about(&place)?.is_in_use() {
             return in_use(&place).map_err(|e| match e {
                 Fail::Said(text) => Fail::Said(format!("{text}, or use --in-place")),
@@ -157,14 +156,9 @@ pub fn load(a: &Load) -> Result<Status> {
             new.fill(sizes, entries.iter().map(|(k, v)| (*k, *v)))?;
         }
         new.rights_of(&meta)?;
-        if new.replace(&mut db, &mut before, || Ok(()))? {
-            return Ok(Status::Fine);
-        }
-    }
-    said(format!(
-        "{}: others change it again and again; end them first",
-        place.display()
-    ))
+        let replaced = new.replace(&mut db, &mut before, || Ok(()))?;
+        Ok(replaced.then_some(Status::Fine))
+    })
 }
 
 fn check_all(dumped: &Dumped, sizes: Sizes, name: &str) -> Result<()> {

@@ -13,6 +13,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
+/// So often a file that others change in between is read again.
+const TRIES: u32 = 5;
+
 /// A file that is removed again unless it is put in its place.
 pub struct NewFile {
     temp: TempPath,
@@ -146,6 +149,19 @@ impl NewFile {
             .and_then(|()| sync_directory(&self.place))
             .about(&self.place)
     }
+}
+
+/// Repeats `attempt` until it answers something; `None`: others have changed the file meanwhile.
+pub fn repeat<T>(path: &Path, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    for _ in 0..TRIES {
+        if let Some(done) = attempt()? {
+            return Ok(done);
+        }
+    }
+    said(format!(
+        "{}: others change it again and again; end them first",
+        path.display()
+    ))
 }
 
 pub fn taken(path: &Path) -> Fail {

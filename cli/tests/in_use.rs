@@ -267,3 +267,21 @@ fn what_the_dead_leave() {
     drop(living);
     assert!(dir.objects().is_empty(), "{:?}", dir.objects());
 }
+
+/// The tests removed what was not theirs: each file under /dev/shm whose name had that of their directory anywhere in it.
+#[test]
+fn tests_clean_up_after_themselves_only() {
+    let dir = Dir::new();
+    let db = Database::open(dir.path("a.db")).expect("opens");
+    let objects = dir.objects();
+    assert_eq!(objects.len(), 2, "{objects:?}");
+    let name = objects[0].file_name().expect("a name").to_string_lossy();
+    let of_another = objects[0].with_file_name(format!("_other{name}"));
+    std::fs::write(&of_another, "").expect("writes");
+    let found = dir.objects();
+    db.close().expect("closes");
+    drop(dir);
+    let stays = of_another.exists();
+    let _ = std::fs::remove_file(&of_another);
+    assert!(stays && found.len() == 2, "{found:?}");
+}

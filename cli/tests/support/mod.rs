@@ -90,45 +90,46 @@ pub fn feed(words: &str, args: &[&dyn AsRef<OsStr>], input: &[u8]) -> Ran {
 }
 
 /// A directory of a test's own. With it go the shared objects of the databases in it.
-pub struct Dir(tempfile::TempDir);
+pub struct Dir {
+    dir: tempfile::TempDir,
+    /// Its path without links: names of objects are made of paths.
+    at: PathBuf,
+}
 
 impl Dir {
     pub fn new() -> Self {
-        Self(
-            tempfile::Builder::new()
-                .prefix("kissdb-cli")
-                .tempdir()
-                .expect("a directory"),
-        )
+        let dir = tempfile::Builder::new()
+            .prefix("kissdb-cli")
+            .tempdir()
+            .expect("a directory");
+        let at = dir.path().canonicalize().expect("a path");
+        Self { dir, at }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.at.join(name)
     }
 
+    /// Files under /dev/shm whose names begin as those of a file in this directory.
     pub fn objects(&self) -> Vec<PathBuf> {
-        let clean = |b: u8| {
-            if b.is_ascii_alphanumeric() {
-                char::from(b)
-            } else {
-                '_'
-            }
+        let path = self.path("");
+        let clean = |b: &u8| match b.is_ascii_alphanumeric() {
+            true => char::from(*b),
+            false => '_',
         };
-        let prefix: String = self
-            .0
-            .path()
-            .as_os_str()
-            .as_encoded_bytes()
-            .iter()
-            .map(|&b| clean(b))
-            .collect();
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let start: String = bytes.iter().map(clean).collect();
+        let ours = |p: &PathBuf| {
+            let name = p.file_name().unwrap_or_default().to_string_lossy();
+            name.strip_prefix("sem.")
+                .unwrap_or(&name)
+                .starts_with(&start)
+        };
         let dir = std::fs::read_dir("/dev/shm")
             .into_iter()
             .flatten()
             .flatten();
-        dir.map(|e| e.path())
-            .filter(|p| p.to_string_lossy().contains(&prefix))
-            .collect()
+        dir.map(|e| e.path()).filter(ours).collect()
     }
 }
 

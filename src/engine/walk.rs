@@ -41,32 +41,24 @@ impl Slots {
     }
 }
 
-/// How a walk writes the new tables, so that whatever a cut leaves of them each pair has a slot that says which copy counts: what is
-/// in the place of something else comes last.
-#[derive(Clone, Copy, PartialEq)]
-enum Stage {
-    /// The links, and the words of slots that were not used.
-    Words,
-    /// What names a pair that nothing named in this place, or the same one.
-    Names,
-    /// The rest.
-    All,
-}
+/// So often slots are freed for pairs that come from other slots. Longer rows of pairs that take each other's place are written at once.
+const ROUNDS: usize = 16;
 
-impl Stage {
-    /// What stands in a slot behind this stage.
-    fn slot(self, old: Slot, new: Slot, len: u64) -> Slot {
-        let same = old.pair(len).is_some() && old.pair(len) == new.pair(len);
-        match self {
-            Self::Words if old.is_unused() => Slot {
-                word: new.word,
-                ..old
-            },
-            Self::Names if old.is_unused() || same => new,
-            Self::Words | Self::Names => old,
-            Self::All => new,
-        }
-    }
+/// The pairs that slots of these tables name for which `f` says so, in their order.
+fn named(
+    tables: &[RawTable],
+    slots: u16,
+    len: u64,
+    f: impl Fn(usize, u16, Slot) -> bool,
+) -> Vec<u64> {
+    let slots = (0..tables.len()).flat_map(|t| (0..slots).map(move |i| (t, i)));
+    let named = slots.filter_map(|(t, i)| {
+        let slot = tables[t].slot(i);
+        slot.pair(len).filter(|_| f(t, i, slot))
+    });
+    let mut named: Vec<u64> = named.collect();
+    named.sort_unstable();
+    named
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -315,27 +307,62 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             put_u64(&mut raw.0, table::CHECKSUM as usize, words.mark(at));
             new.push(raw);
         }
-        for stage in [Stage::Words, Stage::Names, Stage::All] {
-            self.write_stage(&tables, stage, old, &new, len)?;
-        }
+        self.replace_tables(&tables, old, &new)?;
         self.adopt_tables(tables);
         Ok(())
     }
 
-    /// Of the new tables what belongs to this stage. It is on the medium before the next one.
-    fn write_stage(
-        &mut self,
-        tables: &[u64],
-        stage: Stage,
-        old: &[RawTable],
-        new: &[RawTable],
-        len: u64,
-    ) -> Result<()> {
-        for ((&at, old), new) in tables.iter().zip(old).zip(new) {
-            let mut raw = new.clone();
-            for i in 0..self.sizes.slots {
-                raw.set_slot(i, stage.slot(old.slot(i), new.slot(i), len));
+    /// Writes the new tables so that, whatever a cut leaves of them, each pair has a slot that says which copy counts: the links first;
+    /// then by turns what names a pair in a slot that is not used, its word before, and what frees a slot whose pair has its new
+    /// one. Each step is on the medium before the next.
+    fn replace_tables(&mut self, tables: &[u64], old: &[RawTable], new: &[RawTable]) -> Result<()> {
+        let (slots, len) = (self.sizes.slots, self.store.len()?);
+        let wanted = named(new, slots, len, |_, _, _| true);
+        let mut now = new.to_vec();
+        for ((&at, now), old) in tables.iter().zip(&mut now).zip(old) {
+            (0..slots).for_each(|i| now.set_slot(i, old.slot(i)));
+            self.replace(at, table::SIZE, |i| u64_at(&now.0, i))?;
+        }
+        self.sync()?;
+        for _ in 0..ROUNDS {
+            if now.iter().zip(new).all(|(now, new)| now.0 == new.0) {
+                break;
             }
+            let arrived = named(&now, slots, len, |t, i, slot| slot == new[t].slot(i));
+            let mut some = false;
+            for gets_name in [false, true] {
+                for (t, &at) in tables.iter().enumerate() {
+                    let mut raw = new[t].clone();
+                    for i in 0..slots {
+                        let (old, new) = (now[t].slot(i), new[t].slot(i));
+                        let before = old.pair(len);
+                        let stays = before.is_some() && before == new.pair(len);
+                        let is_needed = before.is_some_and(|pair| {
+                            wanted.binary_search(&pair).is_ok()
+                                && arrived.binary_search(&pair).is_err()
+                        });
+                        let is_free = stays || old.is_unused() && old.word == new.word;
+                        let slot = match gets_name {
+                            true if is_free => new,
+                            false if !stays && !is_needed => Slot {
+                                word: new.word,
+                                ..Slot::default()
+                            },
+                            _ => old,
+                        };
+                        some |= slot != old;
+                        raw.set_slot(i, slot);
+                    }
+                    self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
+                    now[t] = raw;
+                }
+                self.sync()?;
+            }
+            if !some {
+                break;
+            }
+        }
+        for (&at, raw) in tables.iter().zip(new) {
             self.replace(at, table::SIZE, |i| u64_at(&raw.0, i))?;
         }
         self.sync()

@@ -3,7 +3,7 @@
 use crate::engine::{Position, Snapshot};
 use crate::error::{Error, Result};
 use crate::format::Sizes;
-use crate::format::block::KEY_LEN;
+use crate::format::block::{self, KEY_LEN};
 use crate::format::key::Key;
 use crate::log::Deliver;
 use crate::session::{Mode, Request, Session};
@@ -328,7 +328,7 @@ impl Iterator for Iter<'_> {
                 Ok(false) => return None,
                 Err(e) => return Some(Err(e)),
             }
-            let key = &field[..field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN)];
+            let key = block::key_in(&field);
             match self.db.get(key) {
                 Ok(Some(value)) => return Some(Ok((key.to_vec(), value))),
                 // Deleted by another user in between.

@@ -188,7 +188,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 Outcome::Live(side) if !twice => {
                     self.finish(&pair, outcome)?;
                     let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
-                    self.store.store(place.at + 16, word.0)?;
+                    self.store_word(&place, word)?;
                 }
                 _ => {
                     let sum = pair.verdict(place.slot.word.side()).sum;
@@ -377,7 +377,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             false => self.old_word(current, self.sum_of(place, key)?),
         };
         let word = word.turned(!word.is_turned());
-        self.store.store(place.at + 16, word.0)
+        self.store_word(place, word)
     }
 
     /// The value goes to the copy that is not current; the slot's word makes it count. `turned`: see
@@ -404,7 +404,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let end = self.begins_live(side, place.pair)?;
         self.write_copy(place.pair, side, &block, end)?;
         let word = Word::tagged(side, self.epoch(), block.sum()).turned(turned);
-        self.store.store(place.at + 16, word.0)?;
+        self.store_word(place, word)?;
         self.set_checked(place.pair, true);
         self.tidy.set(place.pair, tidy);
         Ok(())
@@ -464,7 +464,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store
             .store(at + block::CHECKSUM as u64, u64::from(sums.checksum))?;
         let word = Word::tagged(side, self.epoch(), sums.ours).turned(turned);
-        self.store.store(place.at + 16, word.0)?;
+        self.store_word(place, word)?;
         self.index.set_current(place, print_of(key.hash()), side);
         Ok(())
     }
@@ -555,7 +555,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// becomes live, with its old contents, while a durable B is the one that counts.
     fn prepare_a(&mut self, place: &Place, block: &RawBlock) -> Result<()> {
         let word = Word::tagged(Side::B, self.epoch(), block.sum());
-        self.store.store(place.at + 16, word.0)?;
+        self.store_word(place, word)?;
         self.sync()?;
         let mut old = RawBlock::zeroed();
         self.store.read(place.pair, &mut old.0[..])?;

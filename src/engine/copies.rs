@@ -6,7 +6,7 @@ use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::Result;
 use crate::format::block::{self, PAIR, RawBlock, Side, Sums};
 use crate::format::key::Key;
-use crate::format::slot::{Slot, Word};
+use crate::format::slot::{self, Slot, Word};
 use crate::format::{PAGE, Sizes, put_u64, u64_at, word_of};
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub(super) fn has_uncovered_tail(sizes: Sizes) -> bool {
 
 /// Whether a slot at this offset goes on in the next sector, so that its word may be missing or come alone.
 pub(super) fn is_across_sectors(at: u64) -> bool {
-    at / SECTOR != (at + 16) / SECTOR
+    at / SECTOR != (at + slot::WORD) / SECTOR
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -257,11 +257,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             false => slot,
         };
         let before = self.announce_slot(place.index);
-        self.store.store(at + 16, slot.word.0)?;
-        self.store.store(at + 8, slot.b as u64)?;
+        self.store_word(place, slot.word)?;
+        self.store.store(at + slot::B, slot.b as u64)?;
         self.store.store(at, slot.a as u64)?;
         self.changed_slot(place, &slot, print, before);
         Ok(())
+    }
+
+    /// The word of a slot: with it an overwrite counts.
+    pub(super) fn store_word(&self, place: &Place, word: Word) -> Result<()> {
+        self.store.store(place.at + slot::WORD, word.0)
     }
 
     /// Before a copy is mended beside a live B that is on the medium and counts. A copy A that begins as a deleted

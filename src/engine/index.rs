@@ -26,7 +26,7 @@ use super::{Engine, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY_LEN, Side};
 use crate::format::key::Key;
-use crate::format::slot::Slot;
+use crate::format::slot::{self, Slot};
 use crate::format::{PAGE, Sizes, hash, table};
 use std::sync::OnceLock;
 use std::sync::atomic::{
@@ -458,7 +458,7 @@ impl<S: Storage> Reader<'_, S> {
     fn is_still(&self, named: &Named, stamp: Stamp) -> bool {
         fence(Acquire);
         self.store
-            .load(named.slot + 16)
+            .load(named.slot + slot::WORD)
             .is_ok_and(|w| w == named.word)
             && self.state.layout.load(Relaxed) == stamp.layout
     }
@@ -543,8 +543,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut field = [0; KEY_LEN];
         self.store
             .read(side.offset(pair) + block::KEY as u64, &mut field)?;
-        let n = field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
-        Ok(hash::djb2(&field[..n]))
+        Ok(hash::djb2(block::key_in(&field)))
     }
 
     /// The first table from `from` on where a key with this fingerprint may be. The row is made.

@@ -183,7 +183,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.tell_mended(pair, side);
                 self.finish(pair, outcome)?;
                 let word = Word::tagged(side, self.epoch(), pair.verdict(side).sum);
-                self.store.store(place.at + 16, word.0)?;
+                self.store_word(&place, word)?;
                 self.set_checked(place.pair, true);
                 Ok(())
             }
@@ -241,10 +241,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             };
             self.store
                 .read_key(side.offset(place.pair) + block::KEY as u64, field)?;
-            let n = field.iter().position(|&b| b == 0).unwrap_or(field.len());
             // By a second slot that names another's pair nobody finds it.
             let own = |key: &Key| hash::slot_of(key.hash(), self.sizes.slots) == place.index;
-            let Some(key) = Key::new(&field[..n]).filter(own) else {
+            let Some(key) = Key::new(block::key_in(field)).filter(own) else {
                 continue;
             };
             if self.is_shadowed(&place, &key)? {

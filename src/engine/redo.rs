@@ -119,7 +119,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.store(at, sum.value())?;
         let name = Slot::b_of_record(at + record::FRONT);
-        self.store.store(place.at + 8, name)?;
+        self.store.store(place.at + slot::B, name)?;
         self.end_intent();
         Ok(true)
     }
@@ -247,7 +247,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The slot of a live pair names its B.
     pub(super) fn name_b(&self, place: &Place) -> Result<()> {
-        self.store.store(place.at + 8, Side::B.offset(place.pair))
+        self.store
+            .store(place.at + slot::B, Side::B.offset(place.pair))
     }
 
     fn page_from(&self, at: u64) -> Result<[u8; PAGE as usize]> {
@@ -374,7 +375,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let end = self.begins_live(side, place.pair)?;
         self.write_copy(place.pair, side, &block, end)?;
         let word = Word::tagged(side, self.epoch(), block.sum());
-        self.store.store(place.at + 16, word.0)?;
+        self.store_word(&place, word)?;
         Ok(true)
     }
 

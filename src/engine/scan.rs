@@ -407,7 +407,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut key = [0; KEY_LEN];
         self.store.read(side.offset(r.at) + KEY as u64, &mut key)?;
         // What stands behind its end is no part of it.
-        let n = key.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
+        let n = block::key_in(&key).len();
         key[n..].fill(0);
         Ok(key)
     }

@@ -124,11 +124,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let at = self.front(place, side);
         let mut field = [0; KEY_LEN];
         self.store.read(at + block::KEY as u64, &mut field)?;
-        let n = field.iter().position(|&b| b == 0).unwrap_or(KEY_LEN);
         let mut value = vec![0; self.read_value(place, side, &mut [])?];
         self.store.read(at + block::VALUE as u64, &mut value)?;
         Ok(Entry {
-            key: field[..n].into(),
+            key: block::key_in(&field).into(),
             value: value.into(),
         })
     }

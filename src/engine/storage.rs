@@ -184,14 +184,14 @@ pub(crate) mod plain {
         let n = key.len().min(KEY_LEN);
         let key = &mut key[..n];
         store.read(at, key)?;
-        let end = key.iter().position(|&b| b == 0).unwrap_or(n);
+        let end = block::key_in(key).len();
         key[end..].fill(0);
         Ok(())
     }
 
     pub fn load_slot<S: Storage + ?Sized>(store: &S, at: u64) -> Result<Slot> {
-        let word = Word(store.load(at + 16)?);
-        let (a, b) = (store.load(at)? as i64, store.load(at + 8)? as i64);
+        let word = Word(store.load(at + slot::WORD)?);
+        let (a, b) = (store.load(at)? as i64, store.load(at + slot::B)? as i64);
         Ok(Slot { a, b, word })
     }
 

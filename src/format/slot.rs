@@ -18,6 +18,10 @@ use super::{PAGE, record};
 
 /// Bytes of a slot.
 pub const SIZE: u64 = 24;
+/// Offset of block B's offset in a slot.
+pub const B: u64 = 8;
+/// Offset of the third word.
+pub const WORD: u64 = 16;
 
 /// The third word of a slot.
 ///

@@ -3,7 +3,7 @@
 use super::{Chain, Finding, Life, Part, Rule};
 use crate::engine::{Outcome, Pair};
 use crate::format::block::{Kind, PAIR, RawBlock, Side};
-use crate::format::slot::Slot;
+use crate::format::slot::{self, Slot};
 use crate::format::table;
 use crate::format::{PAGE, Sizes, hash};
 use std::collections::HashMap;
@@ -90,7 +90,7 @@ impl Judge {
         chain.chain.length = seen.table as u32 + 1;
         if self.life == Life::Closed && slot.word.0 > 1 {
             let detail = format!("{which}: its third word is {:#x}, not 0 or 1", slot.word.0);
-            self.find(Rule::SlotWord, at + 16, None, detail);
+            self.find(Rule::SlotWord, at + slot::WORD, None, detail);
         }
         let sizes = self.sizes;
         let pair = seen

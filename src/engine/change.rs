@@ -268,6 +268,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
             Err(e) => return Err(e),
         }
+        // Who died in a close can have left the place of a log that was.
+        self.st().log_next.store(0, Relaxed);
+        self.st().log.store(0, Relaxed);
         let (before, len) = (self.st().phase.load(Relaxed), self.store.len()?);
         self.st().phase.store(phase::MARKING, Relaxed);
         if self.tables.is_empty()

@@ -69,7 +69,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.sync()?;
         self.redo()?;
         self.rearrange();
-        let (words, mut found) = self.look_around()?;
+        let (linked, _) = self.chain()?;
+        let words = self.believable_words(&linked)?;
+        let mut found = self.scan(&words)?;
         let moved = self.move_away(&words, &found);
         // Where there is no room for it, nothing has changed that anybody must finish.
         if moved.inspect_err(|_| self.st().walking.store(before, Release))? {
@@ -86,7 +88,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.forget_tables(&tables, &words)?;
         let old = self.old_slots(&tables)?;
         let (slots, homeless) = self.assign(tables.len(), &records, &old)?;
-        self.write_tables(tables, &words, &slots, &records, &old)?;
+        self.write_tables(tables, &linked, &words, &slots, &records, &old)?;
         self.make_room_for_all(&records)?;
         for &n in &homeless {
             self.rehouse(&records[n])?;
@@ -99,24 +101,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.st().walking.store(0, Release);
         self.tell_walked(records.len(), homeless.len());
         Ok(())
-    }
-
-    /// What is in the file, and what its slots say of it.
-    fn look_around(&self) -> Result<(Named, Found)> {
-        let (linked, _) = self.chain()?;
-        let words = self.believable_words(&linked)?;
-        let found = self.scan(&words)?;
-        let mut tables = found.tables.clone();
-        tables.extend(&linked);
-        tables.sort_unstable();
-        tables.dedup();
-        // Slots are as good as before where only the link to their table is lost.
-        if !words.all() || tables.len() == linked.len() {
-            return Ok((words, found));
-        }
-        let words = self.believable_words(&tables)?;
-        let found = self.scan(&words)?;
-        Ok((words, found))
     }
 
     /// What was begun with the pairs that have a slot. Behind the mark the word of a slot says which copy counts, whatever a
@@ -270,6 +254,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     fn write_tables(
         &mut self,
         tables: Vec<u64>,
+        linked: &[u64],
         words: &Named,
         slots: &Slots,
         records: &[Record],
@@ -307,20 +292,40 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             put_u64(&mut raw.0, table::CHECKSUM as usize, words.mark(at));
             new.push(raw);
         }
-        self.replace_tables(&tables, old, &new)?;
+        self.replace_tables(&tables, linked, old, &new)?;
         self.adopt_tables(tables);
         Ok(())
     }
 
-    /// Writes the new tables so that, whatever a cut leaves of them, each pair has a slot that says which copy counts: the links first;
-    /// then by turns what names a pair in a slot that is not used, its word before, and what frees a slot whose pair has its new
-    /// one. Each step is on the medium before the next.
-    fn replace_tables(&mut self, tables: &[u64], old: &[RawTable], new: &[RawTable]) -> Result<()> {
+    /// Writes the new tables so that, whatever a cut leaves of them, each pair has a slot that says which copy counts: first, tables
+    /// that no link led to are emptied, whose slots nobody has believed; then the links; then by turns what names a pair in a
+    /// slot that is not used, its word before, and what frees a slot whose pair has its new one. Each step is on the medium
+    /// before the next.
+    fn replace_tables(
+        &mut self,
+        tables: &[u64],
+        linked: &[u64],
+        old: &[RawTable],
+        new: &[RawTable],
+    ) -> Result<()> {
         let (slots, len) = (self.sizes.slots, self.store.len()?);
         let wanted = named(new, slots, len, |_, _, _| true);
         let mut now = new.to_vec();
-        for ((&at, now), old) in tables.iter().zip(&mut now).zip(old) {
-            (0..slots).for_each(|i| now.set_slot(i, old.slot(i)));
+        for ((at, now), old) in tables.iter().zip(&mut now).zip(old) {
+            let was_linked = linked.binary_search(at).is_ok();
+            for i in 0..slots {
+                let slot = match was_linked {
+                    true => old.slot(i),
+                    false => Slot::default(),
+                };
+                now.set_slot(i, slot);
+            }
+            if !was_linked {
+                self.replace(*at, table::SIZE, |i| u64_at(&now.0, i))?;
+            }
+        }
+        self.sync()?;
+        for (&at, now) in tables.iter().zip(&now) {
             self.replace(at, table::SIZE, |i| u64_at(&now.0, i))?;
         }
         self.sync()?;

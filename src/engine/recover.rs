@@ -12,6 +12,7 @@ use super::state::{intent, phase};
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side};
+use crate::format::key::Key;
 use crate::format::slot::{Slot, Word};
 use crate::format::table::{self, RawTable};
 use crate::format::{PAGE, hash, header};
@@ -418,21 +419,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The original stops at an unused slot, so none may stand before a used one of its chain: a
     /// deleted pair fills it. Where there is no room the hole stays; this library looks past it.
     fn close_hole(&mut self, hole: &Place) -> Result<()> {
+        // The filler's key must belong to this slot, for whoever rebuilds the tables from the pairs. Any will do, also of a damaged pair.
         let mut key = Vec::new();
         for t in hole.table + 1..self.tables.len() {
             let place = self.place(t, hole.index)?;
             if place.pair != 0 {
                 let pair = self.pair_of(&place)?;
-                if let Outcome::Live(side) | Outcome::Deleted(side) =
-                    pair.outcome(Some(place.slot.word))
-                {
-                    key = pair.block(side).key().to_vec();
+                let keys = [Side::A, Side::B].map(|side| pair.block(side).key());
+                let own = |key: &&[u8]| {
+                    Key::new(key).is_some() && hash::slot(key, self.sizes.slots) == hole.index
+                };
+                if let Some(own) = keys.into_iter().find(own) {
+                    key = own.to_vec();
                     break;
                 }
             }
         }
-        // The filler's key must belong to this slot, for whoever rebuilds the tables from the pairs.
-        if key.is_empty() || hash::slot(&key, self.sizes.slots) != hole.index {
+        if key.is_empty() {
             return Ok(());
         }
         self.survey_once()?;

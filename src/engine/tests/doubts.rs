@@ -53,6 +53,28 @@ fn a_damaged_pair_costs_a_sync_once() {
 }
 
 #[test]
+fn a_damaged_pair_in_front_of_a_damaged_one_leaves_no_hole() {
+    // Both copies of two pairs of one chain are bad in a closed file. The first one is deleted, and its slot was unused then, in front
+    // of a used one: there the original stops, and puts what comes next in front of what it does not see.
+    let sizes = Sizes::new(1, 128, 8028).expect("in range");
+    let mut e = open(Header { sizes, clean: true }.bytes().to_vec());
+    e.put(b"a", b"1").expect("puts");
+    e.put(b"b", b"1").expect("puts");
+    e.settle().expect("closes");
+    let mut bytes = e.store().bytes();
+    for t in 0..2 {
+        let pair = e.place(t, 0).expect("reads").pair as usize;
+        bytes[pair + 148] ^= 1;
+        bytes[pair + 8192 + 148] ^= 1;
+    }
+    let mut e = open(bytes);
+    assert!(e.delete(b"a").expect("deletes"));
+    assert!(e.place(0, 0).expect("reads").slot.is_deleted());
+    assert!(!e.place(1, 0).expect("reads").slot.is_unused());
+    e.settle().expect("closes");
+}
+
+#[test]
 fn a_failed_sync_in_a_put_hides_no_other_key() {
     // A put into a deleted pair in front of another key: one of its syncs fails. Nothing more may be written in this life, and the other
     // key is there; each get of it tried to finish the put, and was an I/O error.

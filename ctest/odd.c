@@ -208,14 +208,17 @@ static void an_empty_semaphore(void) {
 }
 
 int main(void) {
-    begin(120);
+    begin(600);
     /* Before anything of the library has a handler. */
     sent();
     shared = shared_memory(sizeof *shared);
-    is_waited_for(0, PLAINLY);
     is_waited_for(0, WITHOUT_DESCRIPTORS);
     is_waited_for(0, WITHOUT_PROC);
-    is_waited_for(1, PLAINLY);
+    /* Memcheck takes what belongs to the last thread for lost, and needs seconds for the end of each child. */
+    if (getenv("KISSDB_VALGRIND") == NULL) {
+        is_waited_for(0, PLAINLY);
+        is_waited_for(1, PLAINLY);
+    }
     through_a_link();
     readers_and_a_writer();
     a_child_beside();

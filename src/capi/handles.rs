@@ -22,17 +22,11 @@ pub(super) struct Handle {
     pub sizes: Sizes,
     /// Outside the mutex: a caller may wait for it while another thread is inside a call.
     pub lock: CallersLock,
-    /// Where the caller sees the shared struct.
-    shared: usize,
-    /// The hash of [`cache_name`].
-    cache: u64,
 }
 
 impl Handle {
     pub fn new(session: Session) -> Self {
         Self {
-            shared: std::ptr::from_ref(session.shm().shared()) as usize,
-            cache: hash::djb2(&cache_name(&session)),
             lock: session.callers_lock(),
             reads: session.reads().clone(),
             sizes: session.sizes(),
@@ -58,7 +52,8 @@ struct Slot {
     word: AtomicU64,
     /// The process in which the handle was last made; see [`fork::generation`].
     process: AtomicU64,
-    /// [`Handle::shared`], and [`Handle::cache`]: asked before a handle of the parent's is made one of a fork child.
+    /// Where the caller sees the shared struct, and the hash of [`cache_name`]: asked before a handle of the parent's is made one of
+    /// a fork child.
     shared: AtomicUsize,
     cache: AtomicU64,
     handle: UnsafeCell<Option<Box<Handle>>>,
@@ -211,7 +206,9 @@ fn open_slots() -> impl Iterator<Item = &'static Slot> {
 pub(super) fn enter_by_shared(shared: usize) -> Option<Option<Inside>> {
     let mut slots = open_slots().filter(|slot| slot.shared.load(Relaxed) == shared);
     let slot = slots.next()?;
-    Some(enter_slot(slot, |_| true).filter(|inside| inside.shared == shared))
+    // It may have been closed in between, and be another's.
+    let own = |inside: &Inside| inside.slot.shared.load(Relaxed) == shared;
+    Some(enter_slot(slot, |_| true).filter(own))
 }
 
 /// Owner and permissions for a caller's shared object: those of the database that it belongs to.
@@ -248,8 +245,11 @@ pub(super) fn insert(handle: Box<Handle>) -> Result<usize, Box<Handle>> {
         {
             continue;
         }
-        slot.shared.store(handle.shared, Relaxed);
-        slot.cache.store(handle.cache, Relaxed);
+        handle.with(|s| {
+            let shared = std::ptr::from_ref(s.shm().shared()) as usize;
+            slot.shared.store(shared, Relaxed);
+            slot.cache.store(hash::djb2(&cache_name(s)), Relaxed);
+        });
         // SAFETY: RESERVED is ours, so nobody else touches the handle.
         unsafe { *slot.handle.get() = Some(handle) };
         slot.process.store(fork::generation(), Relaxed);

@@ -108,9 +108,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if let Found::Absent = found {
             return Ok(false);
         }
-        if self.doubtful[hash::slot_of(key.hash(), self.sizes.slots) as usize]
-            || self.st().phase.load(Relaxed) != phase::CHANGED
-        {
+        let slot = hash::slot_of(key.hash(), self.sizes.slots);
+        if self.doubtful[slot as usize] || self.st().phase.load(Relaxed) != phase::CHANGED {
             memory()?;
             self.begin_change()?;
             found = self.find(key)?;
@@ -136,7 +135,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     some = true;
                 }
                 Found::Absent => {
-                    self.put_right(hash::slot_of(key.hash(), self.sizes.slots))?;
+                    self.put_right(slot)?;
                     return Ok(some);
                 }
             }

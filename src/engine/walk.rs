@@ -321,6 +321,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 now.set_slot(i, slot);
             }
             if !was_linked {
+                // Without slots only both delimiters tell the next walk that it is one.
+                self.store.store(*at, table::START_DELIMITER)?;
+                self.store.store(*at + table::END, table::END_DELIMITER)?;
+                self.sync()?;
                 self.replace(*at, table::SIZE, |i| u64_at(&now.0, i))?;
             }
         }

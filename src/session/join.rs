@@ -96,25 +96,25 @@ pub(super) fn prepare_header(request: &Request, file: &File, created: bool) -> R
     let whole = n == header::SIZE && (file.len()? > n as u64 || bytes.iter().any(|&b| b != 0));
     if whole && request.mode != Mode::Replace {
         Header::parse(&bytes)?;
-        // Whoever wrote the header was faster than who made the file.
-        if created {
-            file::sync_directory_of(request.path)?;
+        if !created {
+            return Ok(());
         }
-        return Ok(());
-    }
-    let sizes = if request.mode == Mode::Replace {
-        new_sizes(request)?
     } else {
-        match Header::cut_off(&bytes[..n])? {
-            _ if request.mode == Mode::ReadOnly => {
-                return Err(std::io::Error::from_raw_os_error(libc::ENODATA).into());
+        let sizes = if request.mode == Mode::Replace {
+            new_sizes(request)?
+        } else {
+            match Header::cut_off(&bytes[..n])? {
+                _ if request.mode == Mode::ReadOnly => {
+                    return Err(std::io::Error::from_raw_os_error(libc::ENODATA).into());
+                }
+                Some(sizes) => sizes,
+                None => new_sizes(request)?,
             }
-            Some(sizes) => sizes,
-            None => new_sizes(request)?,
-        }
-    };
-    file.replace(&Header { sizes, clean: true }.bytes())?;
-    // Who has made it may have died before this; who has not may not be allowed to read its directory.
+        };
+        file.replace(&Header { sizes, clean: true }.bytes())?;
+    }
+    // Who made the file may have died before this, or somebody else was faster with the header; who has not made it may not be
+    // allowed to read its directory.
     match file::sync_directory_of(request.path) {
         Err(e) if created || e.kind() != std::io::ErrorKind::PermissionDenied => Err(e.into()),
         _ => Ok(()),

@@ -257,16 +257,30 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             false => slot,
         };
         let before = self.announce_slot(place.index);
-        self.store_word(place, slot.word)?;
+        self.begin_slot(place.index);
+        self.store.store(at + slot::WORD, slot.word.0)?;
         self.store.store(at + slot::B, slot.b as u64)?;
         self.store.store(at, slot.a as u64)?;
+        self.end_slot(place.index);
         self.changed_slot(place, &slot, print, before);
         Ok(())
     }
 
     /// The word of a slot: with it an overwrite counts.
     pub(super) fn store_word(&self, place: &Place, word: Word) -> Result<()> {
-        self.store.store(place.at + slot::WORD, word.0)
+        self.store_in_slot(place, slot::WORD, word.0)
+    }
+
+    /// The offset of B of a slot, or what stands in place of it.
+    pub(super) fn store_b(&self, place: &Place, b: u64) -> Result<()> {
+        self.store_in_slot(place, slot::B, b)
+    }
+
+    fn store_in_slot(&self, place: &Place, field: u64, word: u64) -> Result<()> {
+        self.begin_slot(place.index);
+        self.store.store(place.at + field, word)?;
+        self.end_slot(place.index);
+        Ok(())
     }
 
     /// Before a copy is mended beside a live B that is on the medium and counts. A copy A that begins as a deleted

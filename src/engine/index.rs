@@ -20,8 +20,9 @@
 //! Memory: 2 bytes a slot and table, whose number is rounded up to the next power of two, and that of the
 //! places.
 
+use super::kept::{Kept, When};
 use super::look::Content;
-use super::places::{Known, Places};
+use super::places::{Hint, Known, Places};
 use super::{Engine, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, KEY_LEN, Side};
@@ -117,6 +118,8 @@ pub struct Index {
     rows: Chunks<AtomicU64>,
     /// The fingerprints of all rows.
     places: Places,
+    /// What was read through it.
+    kept: Kept,
     /// For each slot whether a fingerprint stands twice in its row.
     twice: Box<[AtomicBool]>,
     /// For each slot [`State::changes`] when its row was made, if all in it is sure.
@@ -140,9 +143,16 @@ impl Index {
             far: [const { OnceLock::new() }; CHUNKS],
             rows: [const { OnceLock::new() }; CHUNKS],
             places: Places::new(),
+            kept: Kept::new(),
             twice: each(slots, AtomicBool::default)?,
             made: each(slots, || AtomicU64::new(NEVER))?,
         })
+    }
+
+    /// From now on every look-up looks at the pair.
+    #[cfg(test)]
+    pub(crate) fn keep_nothing(&self) {
+        self.kept.refuse();
     }
 
     /// Forgets everything and begins with these tables.
@@ -323,30 +333,61 @@ impl<S: Storage> Reader<'_, S> {
     /// As [`Engine::get`]; `None` if it must be asked under the lock.
     #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
-        let hash = key.hash();
-        let slot = hash::slot_of(hash, self.sizes.slots);
-        let print = print_of(hash);
+        let slot = hash::slot_of(key.hash(), self.sizes.slots);
+        let when = self.when(slot)?;
+        if let Some(size) = self.index.kept.get(key, when, buf) {
+            return Some(Some(size));
+        }
         let stamp = self.stamp(slot)?;
-        let known = self.index.places.find(slot, print);
-        if known == Known::Unclear {
+        match self.index.places.find(slot, print_of(key.hash())) {
+            Known::Nowhere => (self.stamp(slot)? == stamp).then_some(None),
+            Known::Here(table, hint) => {
+                self.get_from_pair(key, (slot, table, hint), (stamp, when), buf)
+            }
+            Known::Unclear => None,
+        }
+    }
+
+    /// The same for a key that is in this table, if its fingerprint is no other's, and whose value is not kept; then it is.
+    #[inline(never)]
+    fn get_from_pair(
+        &self,
+        key: &Key,
+        (slot, table, hint): (u16, usize, Hint),
+        (stamp, when): (Stamp, When),
+        buf: &mut [u8],
+    ) -> Option<Option<usize>> {
+        // Slot and block are in different places, and both far from the processor: the block is fetched
+        // while the slot is asked which one it is.
+        let (block, _) = hint.blocks();
+        self.store.fetch_block(block, key.bytes().len());
+        let at = table::slot_offset(self.index.table(table)?, slot);
+        let named = Named::by(at, self.store.load_slot(at).ok()?)??;
+        let most = self.sizes.value as usize;
+        let size = self.store.read_value_of(key, named.block, most, buf).ok()?;
+        if !self.is_still(&named, stamp) {
             return None;
         }
-        if let Known::Here(table, (block, _)) = known {
-            // Slot and block are in different places, and both far from the processor: the block is fetched
-            // while the slot is asked which one it is.
-            self.store.fetch_block(block, key.bytes().len());
-            let at = table::slot_offset(self.index.table(table)?, slot);
-            let named = Named::by(at, self.store.load_slot(at).ok()?)??;
-            let most = self.sizes.value as usize;
-            let size = self.store.read_value_of(key, named.block, most, buf).ok()?;
-            if !self.is_still(&named, stamp) {
-                return None;
-            }
-            if size.is_some() {
-                return Some(size);
-            }
-        }
-        (self.stamp(slot)? == stamp).then_some(None)
+        let Some(n) = size else {
+            return (self.stamp(slot)? == stamp).then_some(None);
+        };
+        let value = buf.get(..n);
+        let goes_on = value.is_none_or(|value| self.keep(key, when, value));
+        goes_on.then_some(size)
+    }
+
+    /// Keeps a value that was read since `when`: if its chain has changed meanwhile, it counts for nobody. `false`: there would be
+    /// room for it if the lock was taken.
+    fn keep(&self, key: &Key, when: When, value: &[u8]) -> bool {
+        let keys = self.index.places.count();
+        when.is_changing() || self.index.kept.set(key, when, value, keys)
+    }
+
+    /// Whether the value of this key is kept.
+    #[cfg(test)]
+    pub(crate) fn keeps(&self, key: &Key) -> bool {
+        let when = self.when(hash::slot_of(key.hash(), self.sizes.slots));
+        when.is_some_and(|when| self.index.kept.get(key, when, &mut []).is_some())
     }
 
     /// As [`Engine::next`], but `key` receives as much of the key as it has room for, zeros behind it, and
@@ -444,6 +485,14 @@ impl<S: Storage> Reader<'_, S> {
         holds.then_some(layout)
     }
 
+    /// What a value of this slot's chain that is read now belongs to.
+    #[inline(always)]
+    fn when(&self, slot: u16) -> Option<When> {
+        let layout = self.layout()?;
+        let written = self.state.written.get(slot as usize)?.load(Acquire);
+        Some(When { layout, written })
+    }
+
     /// `None` if nothing sure is remembered of this slot.
     #[inline(always)]
     fn stamp(&self, slot: u16) -> Option<Stamp> {
@@ -470,6 +519,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         word.map_or(0, |w| w.load(Relaxed))
     }
 
+    /// About how many keys there are, by the rows that were made: all have about as many.
+    fn keys(&self) -> usize {
+        let known = self.index.places.count();
+        let rows = self.rows.iter().filter(|&&row| row != NEVER).count();
+        match known {
+            0..32 => known,
+            _ => known * self.sizes.slots as usize / rows.max(1),
+        }
+    }
+
     /// Makes the row of a slot, if it is not there or is old.
     pub(crate) fn make_row(&mut self, slot: u16) -> Result<()> {
         let n = slot as usize;
@@ -479,6 +538,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 self.rows.clear();
             }
             self.index.add_tables(&self.tables)?;
+            self.index.kept.make_wanted(|| self.keys());
             let changes = self.changes(slot);
             if self.rows.get(n) == Some(&changes) {
                 return Ok(());
@@ -552,7 +612,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if sure && from == 0 {
             match self.index.places.find(slot, print) {
                 Known::Nowhere => return None,
-                Known::Here(table, (block, other)) => {
+                Known::Here(table, hint) => {
+                    let (block, other) = hint.blocks();
                     // Of this one the key, which is mostly short; a put goes to the other one.
                     self.store.fetch(block, 1);
                     self.store.fetch_block(other, 0);
@@ -567,6 +628,22 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let unsure = self.index.search(slot, from, UNSURE);
         found.min(unsure).or(found).or(unsure)
+    }
+
+    /// A slot is about to be stored into, or to name another value: nothing that is kept of its chain counts from now on, also
+    /// if we die behind the next store.
+    pub(crate) fn begin_slot(&self, slot: u16) {
+        if let Some(written) = self.st().written.get(slot as usize) {
+            // In front of the stores, each of which is a release.
+            written.store(written.load(Relaxed) | 1, Relaxed);
+        }
+    }
+
+    /// It has been: what is read from now on may be kept.
+    pub(crate) fn end_slot(&self, slot: u16) {
+        if let Some(written) = self.st().written.get(slot as usize) {
+            written.store((written.load(Relaxed) | 1).wrapping_add(1), Release);
+        }
     }
 
     /// A slot is about to be written: everybody's rows of it are old, also if we die behind the next store. Answers the count before.

@@ -17,6 +17,7 @@ mod copies;
 mod growth;
 pub mod index;
 mod intent;
+mod kept;
 mod look;
 mod pair;
 mod places;

@@ -68,7 +68,7 @@ impl Line {
 /// Which slot of its table an entry is, and which block that probably names: copy (1 bit), slot (9 bits),
 /// offset of the pair in pages (22 bits; 0 is unknown: 16 GiB on, blocks are not fetched early).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Hint(u32);
+pub(crate) struct Hint(u32);
 
 const SLOT_BITS: u32 = 9;
 const _: () = assert!(crate::format::table::SLOTS <= 1 << SLOT_BITS);
@@ -88,7 +88,7 @@ impl Hint {
 
     /// The block that is probably current, and the other one.
     #[inline(always)]
-    fn blocks(self) -> (u64, u64) {
+    pub fn blocks(self) -> (u64, u64) {
         let side = if self.0 & 1 == 0 { Side::A } else { Side::B };
         let pair = u64::from(self.0 >> (1 + SLOT_BITS)) * PAGE;
         (side.offset(pair), side.other().offset(pair))
@@ -99,8 +99,8 @@ impl Hint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
     Nowhere,
-    /// In this table, and in no other; and which block is probably current, and the other one.
-    Here(usize, (u64, u64)),
+    /// In this table, and in no other.
+    Here(usize, Hint),
     /// In several tables, or that can't be told.
     Unclear,
 }
@@ -109,6 +109,7 @@ pub(crate) enum Known {
 pub(crate) struct Places {
     sizes: [OnceLock<Box<[Line]>>; SIZES],
     now: AtomicUsize,
+    count: AtomicUsize,
 }
 
 /// How many lines there are for so many entries.
@@ -122,7 +123,13 @@ impl Places {
         Self {
             sizes: [const { OnceLock::new() }; SIZES],
             now: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
         }
+    }
+
+    /// How many entries there are.
+    pub fn count(&self) -> usize {
+        self.count.load(Relaxed)
     }
 
     #[inline(always)]
@@ -163,7 +170,7 @@ impl Places {
                         return Known::Unclear;
                     }
                     let table = line.tables[lane].load(Relaxed);
-                    known = Known::Here(usize::from(table), hint.blocks());
+                    known = Known::Here(usize::from(table), hint);
                 }
             }
             if words[1] >> 48 == u64::from(NEVER_USED) {
@@ -199,7 +206,9 @@ impl Places {
             line.hints[lane].store(hint.0, Relaxed);
             return true;
         }
-        Self::insert(self.lines(), slot, print, table, hint)
+        let inserted = Self::insert(self.lines(), slot, print, table, hint);
+        self.count.fetch_add(inserted.into(), Relaxed);
+        inserted
     }
 
     fn insert(lines: &[Line], slot: u16, print: u16, table: usize, hint: Hint) -> bool {
@@ -221,6 +230,7 @@ impl Places {
     pub fn remove(&self, slot: u16, print: u16, table: usize) {
         if let Some((line, lane)) = self.lane(slot, print, table) {
             line.set_print(lane, FREE);
+            self.count.fetch_sub(1, Relaxed);
         }
     }
 
@@ -229,6 +239,7 @@ impl Places {
         for line in self.lines() {
             line.prints.iter().for_each(|word| word.store(0, Relaxed));
         }
+        self.count.store(0, Relaxed);
     }
 
     /// Sees to it that there is room for so many entries. `all`: those that are there, as (slot,
@@ -293,7 +304,9 @@ mod tests {
         }
         places.remove(0, 4, 3);
         assert_eq!(places.find(0, 4), Known::Nowhere);
-        assert_eq!(places.find(2, 4), Known::Here(3, (PAGE, PAGE + 8192)));
+        let hint = Hint::new(2, PAGE, Side::A);
+        assert_eq!(places.find(2, 4), Known::Here(3, hint));
+        assert_eq!(hint.blocks(), (PAGE, PAGE + 8192));
     }
 
     #[derive(Debug, Clone)]
@@ -348,7 +361,8 @@ mod tests {
                         let tables = model.get(&(s, p)).cloned().unwrap_or_default();
                         match places.find(s, p) {
                             Known::Nowhere => prop_assert!(tables.is_empty()),
-                            Known::Here(table, blocks) => {
+                            Known::Here(table, hint) => {
+                                let blocks = hint.blocks();
                                 prop_assert!(tables.iter().eq([&table]));
                                 let pair = (table as u64 + 1) * PAGE;
                                 let known = blocks != Hint::new(s, 0, Side::A).blocks();

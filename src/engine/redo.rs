@@ -119,7 +119,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.store(at, sum.value())?;
         let name = Slot::b_of_record(at + record::FRONT);
-        self.store.store(place.at + slot::B, name)?;
+        self.store_b(place, name)?;
         self.end_intent();
         Ok(true)
     }
@@ -247,8 +247,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The slot of a live pair names its B.
     pub(super) fn name_b(&self, place: &Place) -> Result<()> {
-        self.store
-            .store(place.at + slot::B, Side::B.offset(place.pair))
+        self.store_b(place, Side::B.offset(place.pair))
     }
 
     fn page_from(&self, at: u64) -> Result<[u8; PAGE as usize]> {

@@ -104,6 +104,9 @@ pub struct State {
     pub walking: AtomicU64,
     /// For each slot of the tables: counts the changes of which key is where in its chain.
     pub changes: Slots,
+    /// For each slot of the tables: odd while one of its chain is being stored into, and another number behind it. A value that
+    /// was read at an even one is what the key has as long as that stays, and the layout does.
+    pub written: Slots,
     /// How many gaps follow.
     pub gap_count: AtomicU64,
     /// Offsets of zeroed places for a pair inside the file.

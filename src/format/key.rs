@@ -49,6 +49,12 @@ impl<'a> Key<'a> {
         self.hash
     }
 
+    /// Its whole words, and what is behind them with zeros behind it: a NUL is always there.
+    #[inline(always)]
+    pub fn words(&self) -> (&'a [[u8; 8]], u64) {
+        (self.bytes.as_chunks::<8>().0, self.last)
+    }
+
     /// Whether a key field, of which `word(i)` is word `i`, holds it, with a NUL behind it.
     #[inline(always)]
     pub fn is_in(&self, word: impl Fn(usize) -> u64) -> bool {

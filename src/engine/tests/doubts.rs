@@ -1,11 +1,10 @@
 //! Files and handles in which something is doubtful: that must not last, nor cost more than it has to.
 
+use super::several::{Handle, Several};
 use super::*;
-use crate::format::key::Key;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 #[test]
@@ -122,70 +121,24 @@ fn tables_beside_a_log_do_not_make_the_file_longer() {
     );
 }
 
-/// One file for several handles. Panics behind the store to a place: as if the process were killed there.
-#[derive(Clone)]
-struct Shared {
-    file: Rc<Memory>,
-    dies_behind: Rc<Cell<u64>>,
-}
-
-impl Storage for Shared {
-    fn len(&self) -> crate::Result<u64> {
-        self.file.len()
-    }
-    fn known_len(&self) -> u64 {
-        self.file.known_len()
-    }
-    fn read(&self, at: u64, buf: &mut [u8]) -> crate::Result<()> {
-        self.file.read(at, buf)
-    }
-    fn store(&self, at: u64, word: u64) -> crate::Result<()> {
-        self.file.store(at, word)?;
-        assert_ne!(at, self.dies_behind.get(), "killed");
-        Ok(())
-    }
-    fn grow(&self, len: u64) -> crate::Result<()> {
-        self.file.grow(len)
-    }
-    fn truncate(&self, len: u64) -> crate::Result<()> {
-        self.file.truncate(len)
-    }
-    fn fill_holes(&self) -> crate::Result<()> {
-        Ok(())
-    }
-    fn sync(&self) -> crate::Result<()> {
-        self.file.sync()
-    }
-    fn is_file(&self) -> bool {
-        true
-    }
-}
-
-type Handle = Engine<Shared, Arc<State>>;
-
 #[test]
 fn readers_agree_on_a_change_whose_maker_died_behind_its_slot() {
     // A writer is killed behind the last store of a slot, before anybody was told of it. One of two readers had looked at the key before
     // and said what it had seen; the other one said what the slot says.
     for deletes in [false, true] {
-        let state = Arc::new(State::default());
-        let file = Rc::new(Memory::new(empty(128, 8028)));
-        let handle = |writes, dies_behind: &Rc<Cell<u64>>| {
-            let (file, dies_behind) = (file.clone(), dies_behind.clone());
-            let store = Shared { file, dies_behind };
-            Engine::open(store, state.clone(), writes, false).expect("opens")
-        };
-        let (never, dies) = (Rc::new(Cell::new(u64::MAX)), Rc::new(Cell::new(u64::MAX)));
-        let mut writer = handle(true, &dies);
+        let file = Several::new();
+        let dies_behind = Rc::new(Cell::new(u64::MAX));
+        let dies = dies_behind.clone();
+        let mut writer = file.writer(move |at| assert_ne!(at, dies.get(), "killed"));
         writer.put(b"other", b"1").expect("puts");
         if deletes {
             writer.put(b"k", b"1").expect("puts");
             writer.sync().expect("syncs");
         }
-        let (mut old, mut new) = (handle(false, &never), handle(false, &never));
+        let (mut old, mut new) = (file.reader(), file.reader());
         let get = |reader: &mut Handle| reader.get(b"k", &mut [0; 8]).expect("reads").is_some();
         assert_eq!(get(&mut old), deletes);
-        dies.set(table::slot_offset(4096, hash::slot(b"k", 510)));
+        dies_behind.set(table::slot_offset(4096, hash::slot(b"k", 510)));
         let killed = catch_unwind(AssertUnwindSafe(|| match deletes {
             true => writer.delete(b"k").map(drop),
             false => writer.put(b"k", b"1"),
@@ -194,14 +147,7 @@ fn readers_agree_on_a_change_whose_maker_died_behind_its_slot() {
         let seen = get(&mut new);
         assert_eq!(seen, !deletes);
         assert_eq!(get(&mut old), seen);
-        let reader = super::super::index::Reader {
-            index: old.index(),
-            store: old.store(),
-            state: old.st(),
-            sizes: old.sizes(),
-        };
-        let key = Key::new(b"k").expect("a key");
-        let lockless = reader.get(&key, &mut [0; 8]).map(|found| found.is_some());
+        let lockless = read(&old, b"k", &mut [0; 8]).map(|found| found.is_some());
         assert!(lockless.is_none_or(|found| found == seen));
     }
 }

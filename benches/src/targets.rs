@@ -58,8 +58,8 @@ pub fn verdicts(results: &Results, cell: &CellResult) -> Vec<Verdict> {
         (Medium::Tmpfs, 200_000) => {
             if let Some(small) = at_20_000(results) {
                 list.growth("get", "bare-read-dependent", small);
-                list.growth("once", "bare-store-once", small);
-                list.growth("repeat", "bare-store-repeat", small);
+                list.growth("once", "bare-read-dependent", small);
+                list.growth("repeat", "bare-read-dependent", small);
             }
             list.at_most("open", 1e6, "1 ms");
             list.at_most("open-crashed", 20e6, "20 ms");

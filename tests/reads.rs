@@ -2,7 +2,7 @@
 //!
 //! What happened: while one program stored settings, others read them. A read copies a value without waiting for the
 //! writer. What a user must never see: half of one value and half of another, a value that is older than one that he
-//! has seen before, no value for a key that was there all the time, or the value of another key.
+//! has seen before or whose put has ended, no value for a key that was there all the time, or the value of another key.
 //!
 //! Writers overwrite, delete and put again, through handles of their own that they open and close, so that records are
 //! used again for other keys and the file is settled under the readers. Each value tells which key it belongs to and how
@@ -17,7 +17,10 @@ mod support;
 use procs::{Rng, number};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 use support::Scratch;
 use support::ffi::{self, Plain, RDONLY, RDWR, SETTINGS};
@@ -39,12 +42,13 @@ fn keys() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (of_slots("steady", STEADY), of_slots("blinking", BLINKING))
 }
 
-/// The `n`-th value of a key: its name, the number, and bytes of both, in lengths that span one sector and several.
+/// The `n`-th value of a key: its name, the number, and bytes of both, in lengths that are kept by who has read them, or span one
+/// sector, or several.
 fn value(key: &[u8], n: u64) -> Vec<u8> {
     let mut v = vec![key.len() as u8];
     v.extend(key);
     v.extend(n.to_le_bytes());
-    let len = [7800, 64, 5000, 700, 7000][(n % 5) as usize];
+    let len = [7800, 24, 5000, 40, 8, 700, 7000, 64][(n % 8) as usize];
     v.extend((0..len).map(|i| (n as u8) ^ (i as u8).wrapping_mul(31)));
     v
 }
@@ -67,6 +71,8 @@ struct Stage {
     scratch: Scratch,
     over: AtomicBool,
     reads: AtomicU64,
+    /// The number of the last value of each steady key whose put has ended.
+    put: [AtomicU64; STEADY as usize],
 }
 
 impl Stage {
@@ -99,6 +105,7 @@ impl Stage {
                     let number = numbers.entry(key.clone()).or_insert(0);
                     *number += 1;
                     assert_eq!(db.put(key, &value(key, *number)).0, 0);
+                    self.put[n as usize].store(*number, Release);
                 }
             }
             assert_eq!(db.close(), 0);
@@ -119,16 +126,26 @@ impl Stage {
                 "{name}: {last:?}, then {number}"
             );
             self.reads.fetch_add(1, Relaxed);
+            number
         };
         while !self.over.load(Relaxed) {
             for _ in 0..200 {
-                let key = &steady[rng.below(STEADY) as usize];
+                let n = rng.below(STEADY) as usize;
+                let key = &steady[n];
+                let put = self.put[n].load(Acquire);
                 let found = db.get(key);
                 let found = found.unwrap_or_else(|rc| panic!("{}: {rc}", key.escape_ascii()));
-                judge(key, &found);
+                let number = judge(key, &found);
+                let name = key.escape_ascii();
+                assert!(
+                    number >= put,
+                    "{name}: {number}, but {put} was there before"
+                );
                 let key = &blinking[rng.below(BLINKING) as usize];
                 match db.get(key) {
-                    Ok(found) => judge(key, &found),
+                    Ok(found) => {
+                        judge(key, &found);
+                    }
                     Err(rc) => assert_eq!(rc, 1, "{}", key.escape_ascii()),
                 }
                 assert_eq!(db.get(b"/never"), Err(1));
@@ -159,6 +176,7 @@ fn stage(play: impl Fn(&Stage)) {
             scratch: Scratch::below(directory),
             over: AtomicBool::new(false),
             reads: AtomicU64::new(0),
+            put: Default::default(),
         };
         let db = Plain::opened(&stage.path(), ffi::RWCREAT, SETTINGS).expect("opens");
         for key in keys().0 {

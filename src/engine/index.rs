@@ -15,7 +15,8 @@
 //! alone, and a pair is used again only when the word has changed. No word comes back once the value is another: each
 //! change of a pair has an epoch of its own. What is done to pairs in any other way (recovery, the close) moves the
 //! layout first, and that is looked at last. So what was copied is what was there at one instant. Where anything has
-//! changed meanwhile, or nothing is remembered, the caller asks again under the lock.
+//! changed meanwhile, or nothing is remembered, the caller asks again under the lock. A short value that was found
+//! is kept (`kept.rs`), and found there as long as nothing is stored into its chain.
 //!
 //! Memory: 2 bytes a slot and table, whose number is rounded up to the next power of two, and that of the
 //! places.

@@ -355,9 +355,13 @@ impl<E: Engine> Worker<E> {
         keys::random(round, self.present.len(), CALLS)
     }
 
-    fn read_all(&mut self) {
-        for at in 0..self.present.len() {
-            let key = self.present.get(at);
+    fn read_all(&mut self, op: Op) {
+        let keys = match op {
+            Op::Absent => &self.absent,
+            _ => &self.present,
+        };
+        for at in 0..keys.len() {
+            let key = keys.get(at);
             // Not through `db()`, which borrows all of `self`.
             let db = self.db.as_mut().expect("open between operations");
             black_box(db.get(key, &mut self.buffer));
@@ -734,7 +738,7 @@ impl<E: Engine> Worker<E> {
         self.reopen()?;
         let opened = counters::status_bytes("VmRSS:");
         for _ in 0..2 {
-            self.read_all();
+            self.read_all(Op::Memory);
         }
         let grown = |name: &str| counters::status_bytes(name).saturating_sub(before[name]) as f64;
         let mut figures = vec![
@@ -756,7 +760,7 @@ impl<E: Engine> Worker<E> {
 impl<E: Engine> Runner for Worker<E> {
     fn run(&mut self, op: Op, round: u64) -> Result<Vec<Figure>> {
         if op.is_warm(self.shape.medium) {
-            warmed_up(|| self.read_all());
+            warmed_up(|| self.read_all(op));
         }
         match op {
             Op::Get => self.get(round),

@@ -335,12 +335,16 @@ impl<S: Storage> Reader<'_, S> {
     #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
-        let when = self.when(slot)?;
+        let print = print_of(key.hash());
+        let stamp = self.stamp(slot)?;
+        if self.index.places.lacks(slot, print) {
+            return (self.stamp(slot)? == stamp).then_some(None);
+        }
+        let when = self.when(slot, stamp.layout)?;
         if let Some(size) = self.index.kept.get(key, when, buf) {
             return Some(Some(size));
         }
-        let stamp = self.stamp(slot)?;
-        match self.index.places.find(slot, print_of(key.hash())) {
+        match self.index.places.find(slot, print) {
             Known::Nowhere => (self.stamp(slot)? == stamp).then_some(None),
             Known::Here(table, hint) => {
                 self.get_from_pair(key, (slot, table, hint), (stamp, when), buf)
@@ -387,7 +391,8 @@ impl<S: Storage> Reader<'_, S> {
     /// Whether the value of this key is kept.
     #[cfg(test)]
     pub(crate) fn keeps(&self, key: &Key) -> bool {
-        let when = self.when(hash::slot_of(key.hash(), self.sizes.slots));
+        let slot = hash::slot_of(key.hash(), self.sizes.slots);
+        let when = self.layout().and_then(|layout| self.when(slot, layout));
         when.is_some_and(|when| self.index.kept.get(key, when, &mut []).is_some())
     }
 
@@ -488,8 +493,7 @@ impl<S: Storage> Reader<'_, S> {
 
     /// What a value of this slot's chain that is read now belongs to.
     #[inline(always)]
-    fn when(&self, slot: u16) -> Option<When> {
-        let layout = self.layout()?;
+    fn when(&self, slot: u16, layout: u64) -> Option<When> {
         let written = self.state.written.get(slot as usize)?.load(Acquire);
         Some(When { layout, written })
     }

@@ -143,13 +143,8 @@ fn is_small(groups: usize, keys: usize) -> bool {
     groups == 0 || groups < GROUPS.1 && keys + keys / 8 > groups * GROUP
 }
 
-/// Entries that are made when the first one is needed.
-#[derive(Default)]
-struct Group {
-    entries: OnceLock<Box<[Entry; GROUP]>>,
-    /// Two bits for each key that was put in: most of the others are told from them without a look at the entries.
-    keys: AtomicU64,
-}
+/// Made when the first one is needed.
+type Group = OnceLock<Box<[Entry; GROUP]>>;
 
 /// All entries of a handle.
 pub(crate) struct Kept {
@@ -188,26 +183,21 @@ impl Kept {
         now.and_then(OnceLock::get).map_or(&[], AsRef::as_ref)
     }
 
-    /// The number of a key's group, where it begins to look there, and its bits.
+    /// The number of a key's group, and where it begins to look there.
     #[inline(always)]
-    fn place(groups: &[Group], key: &Key) -> (usize, usize, u64) {
+    fn place(groups: &[Group], key: &Key) -> (usize, usize) {
         let mixed = key.hash().wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let group = ((mixed >> 32) * groups.len() as u64) >> 32;
         let first = mixed as usize >> 16 & (GROUP - 1);
-        let bits = 1 << (mixed >> 20 & 63) | 1 << (mixed >> 26 & 63);
-        (group as usize, first, bits)
+        (group as usize, first)
     }
 
     /// The value of a key that is kept, as [`Entry::get`].
     #[inline(always)]
     pub fn get(&self, key: &Key, when: When, buf: &mut [u8]) -> Option<usize> {
         let groups = self.groups();
-        let (group, first, bits) = Self::place(groups, key);
-        let group = groups.get(group)?;
-        if group.keys.load(Relaxed) & bits != bits {
-            return None;
-        }
-        let entries = group.entries.get()?;
+        let (group, first) = Self::place(groups, key);
+        let entries = groups.get(group)?.get()?;
         for n in first..first + PLACES {
             let entry = &entries[n % GROUP];
             let head = entry.head.load(Acquire);
@@ -230,11 +220,11 @@ impl Kept {
             return true;
         }
         let groups = self.groups();
-        let (number, first, bits) = Self::place(groups, key);
+        let (number, first) = Self::place(groups, key);
         let Some(group) = groups.get(number) else {
             return !self.want(MORE);
         };
-        let Some(entries) = group.entries.get() else {
+        let Some(entries) = group.get() else {
             return !self.want(number + 1);
         };
         // Its own one, or one that was never used.
@@ -248,7 +238,6 @@ impl Kept {
             None => first,
         };
         entries[n % GROUP].set(key, when, value);
-        group.keys.fetch_or(bits, Relaxed);
         true
     }
 
@@ -304,7 +293,7 @@ impl Kept {
         if let Some(group) = self.groups().get(n) {
             let entries = slice(GROUP)?.try_into().map_err(|_| Error::Memory)?;
             // Of two that ask for the same one the second finds it there.
-            let _ = group.entries.set(entries);
+            let _ = group.set(entries);
         }
         Ok(())
     }

@@ -180,6 +180,16 @@ impl Places {
         Known::Unclear
     }
 
+    /// Whether a fingerprint is surely nowhere, by a look at the first line: less work than [`Places::find`], where it is that often.
+    #[inline(always)]
+    pub fn lacks(&self, slot: u16, print: u16) -> bool {
+        let line = Self::path(self.lines(), slot, print).next();
+        line.is_some_and(|line| {
+            let [low, high] = [0, 1].map(|i: usize| line.prints[i].load(Acquire));
+            equal(low, print) | equal(high, print) == 0 && high >> 48 == u64::from(NEVER_USED)
+        })
+    }
+
     /// The lane of the entry of a slot in this table.
     fn lane(&self, slot: u16, print: u16, table: usize) -> Option<(&Line, usize)> {
         for line in Self::path(self.lines(), slot, print) {
@@ -359,6 +369,7 @@ mod tests {
                 for s in 0..3 {
                     for p in PRINTS {
                         let tables = model.get(&(s, p)).cloned().unwrap_or_default();
+                        prop_assert!(tables.is_empty() || !places.lacks(s, p));
                         match places.find(s, p) {
                             Known::Nowhere => prop_assert!(tables.is_empty()),
                             Known::Here(table, hint) => {

@@ -9,6 +9,7 @@ use crate::format::key::Key;
 use crate::format::slot::{self, Slot, Word};
 use crate::format::{PAGE, Sizes, put_u64, u64_at, word_of};
 use std::ops::Range;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// So many slots at a time are fetched before their turn.
 const AHEAD: usize = 8;
@@ -251,35 +252,43 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Offset of A last: it is what makes a slot used. `print`: what the slot holds from now on.
     pub(super) fn write_slot(&mut self, place: &Place, slot: Slot, print: u16) -> Result<()> {
-        let at = place.at;
-        let slot = match slot.word.is_of_live() && slot.a > 0 && is_across_sectors(at) {
+        let slot = match slot.word.is_of_live() && slot.a > 0 && is_across_sectors(place.at) {
             true => slot.of_put(),
             false => slot,
         };
         let before = self.announce_slot(place.index);
-        self.begin_slot(place.index);
-        self.store.store(at + slot::WORD, slot.word.0)?;
-        self.store.store(at + slot::B, slot.b as u64)?;
-        self.store.store(at, slot.a as u64)?;
-        self.end_slot(place.index);
+        let (a, b) = (slot.a as u64, slot.b as u64);
+        self.store_in_slot(place, [(slot::WORD, slot.word.0), (slot::B, b), (0, a)])?;
         self.changed_slot(place, &slot, print, before);
         Ok(())
     }
 
     /// The word of a slot: with it an overwrite counts.
     pub(super) fn store_word(&self, place: &Place, word: Word) -> Result<()> {
-        self.store_in_slot(place, slot::WORD, word.0)
+        self.store_in_slot(place, [(slot::WORD, word.0)])
     }
 
     /// The offset of B of a slot, or what stands in place of it.
     pub(super) fn store_b(&self, place: &Place, b: u64) -> Result<()> {
-        self.store_in_slot(place, slot::B, b)
+        self.store_in_slot(place, [(slot::B, b)])
     }
 
-    fn store_in_slot(&self, place: &Place, field: u64, word: u64) -> Result<()> {
-        self.begin_slot(place.index);
-        self.store.store(place.at + field, word)?;
-        self.end_slot(place.index);
+    /// Words of a slot, by their offsets in it. From before the first one on nothing that is kept of its chain counts, also if we
+    /// die behind it; what is read behind the last one may be kept.
+    #[inline(always)]
+    fn store_in_slot<const N: usize>(&self, place: &Place, words: [(u64, u64); N]) -> Result<()> {
+        let written = self.st().written.get(place.index as usize);
+        let odd = written.map_or(0, |written| written.load(Relaxed)) | 1;
+        if let Some(written) = written {
+            // In front of the stores, each of which is a release.
+            written.store(odd, Relaxed);
+        }
+        for (at, word) in words {
+            self.store.store(place.at + at, word)?;
+        }
+        if let Some(written) = written {
+            written.store(odd.wrapping_add(1), Release);
+        }
         Ok(())
     }
 

@@ -21,6 +21,7 @@
 //! Memory: 2 bytes a slot and table, whose number is rounded up to the next power of two, and that of the
 //! places.
 
+use super::grown::slice;
 use super::kept::{Kept, When};
 use super::look::Content;
 use super::places::{Hint, Known, Places};
@@ -47,12 +48,16 @@ pub(crate) const NOTHING: u16 = 2;
 pub(crate) const UNSURE: u16 = 3;
 const FIRST_PRINT: u16 = 4;
 
-/// The fingerprint of a key with this hash. All keys of a slot share the hash modulo the number of
-/// slots, so other bits are taken.
+/// All keys of a slot share the hash modulo the number of slots: here all bits of it count, in the upper ones most.
+#[inline(always)]
+pub(super) fn mixed(hash: u64) -> u64 {
+    hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// The fingerprint of a key with this hash.
 #[inline(always)]
 pub(crate) fn print_of(hash: u64) -> u16 {
-    let mixed = (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u16;
-    mixed.max(FIRST_PRINT)
+    ((mixed(hash) >> 48) as u16).max(FIRST_PRINT)
 }
 
 /// No row is made at this number of changes.
@@ -95,11 +100,8 @@ type Chunks<T> = [OnceLock<Box<[T]>>; CHUNKS];
 fn chunk<T: Default>(chunks: &Chunks<T>, c: usize, words: usize) -> Result<&[T]> {
     let place = chunks.get(c).ok_or(Error::Memory)?;
     if place.get().is_none() {
-        let mut new = Vec::new();
-        new.try_reserve_exact(words).map_err(|_| Error::Memory)?;
-        new.resize_with(words, T::default);
         // Only the thread that holds the handle writes, so nobody was faster.
-        let _ = place.set(new.into_boxed_slice());
+        let _ = place.set(slice(words, T::default)?);
     }
     place.get().map(AsRef::as_ref).ok_or(Error::Memory)
 }
@@ -130,12 +132,7 @@ pub struct Index {
 impl Index {
     /// Of nothing.
     pub(crate) fn new(slots: u16) -> Result<Self> {
-        fn each<T>(slots: u16, new: impl Fn() -> T) -> Result<Box<[T]>> {
-            let (n, mut all) = (slots as usize, Vec::new());
-            all.try_reserve_exact(n).map_err(|_| Error::Memory)?;
-            all.resize_with(n, new);
-            Ok(all.into_boxed_slice())
-        }
+        let each = slots as usize;
         Ok(Self {
             slots,
             layout: AtomicU64::new(NEVER),
@@ -145,8 +142,8 @@ impl Index {
             rows: [const { OnceLock::new() }; CHUNKS],
             places: Places::new(),
             kept: Kept::new(),
-            twice: each(slots, AtomicBool::default)?,
-            made: each(slots, || AtomicU64::new(NEVER))?,
+            twice: slice(each, AtomicBool::default)?,
+            made: slice(each, || AtomicU64::new(NEVER))?,
         })
     }
 
@@ -633,22 +630,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let unsure = self.index.search(slot, from, UNSURE);
         found.min(unsure).or(found).or(unsure)
-    }
-
-    /// A slot is about to be stored into, or to name another value: nothing that is kept of its chain counts from now on, also
-    /// if we die behind the next store.
-    pub(crate) fn begin_slot(&self, slot: u16) {
-        if let Some(written) = self.st().written.get(slot as usize) {
-            // In front of the stores, each of which is a release.
-            written.store(written.load(Relaxed) | 1, Relaxed);
-        }
-    }
-
-    /// It has been: what is read from now on may be kept.
-    pub(crate) fn end_slot(&self, slot: u16) {
-        if let Some(written) = self.st().written.get(slot as usize) {
-            written.store((written.load(Relaxed) | 1).wrapping_add(1), Release);
-        }
     }
 
     /// A slot is about to be written: everybody's rows of it are old, also if we die behind the next store. Answers the count before.

@@ -10,6 +10,8 @@
 //! Memory: for each key of the database 2 bytes, and some 200 (400 with few keys) once all of them were read, made in groups
 //! of 2 KB when the first key of a group is read; at most 32 MB. Long values cost nothing.
 
+use super::grown::{Grown, slice};
+use super::index::mixed;
 use crate::error::{Error, Result};
 use crate::format::key::Key;
 use crate::format::word_of;
@@ -148,8 +150,7 @@ type Group = OnceLock<Box<[Entry; GROUP]>>;
 
 /// All entries of a handle.
 pub(crate) struct Kept {
-    sizes: [OnceLock<Box<[Group]>>; SIZES],
-    now: AtomicUsize,
+    groups: Grown<Group, SIZES>,
     /// What a reader misses: a group, by one more than its number, or more of them ([`MORE`]).
     wanted: AtomicUsize,
     /// There was no memory for it, so nobody asks again.
@@ -158,35 +159,20 @@ pub(crate) struct Kept {
 
 const MORE: usize = usize::MAX;
 
-/// A slice of new ones.
-fn slice<T: Default>(n: usize) -> Result<Box<[T]>> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(n).map_err(|_| Error::Memory)?;
-    all.resize_with(n, T::default);
-    Ok(all.into_boxed_slice())
-}
-
 impl Kept {
     /// Without any.
     pub fn new() -> Self {
         Self {
-            sizes: [const { OnceLock::new() }; SIZES],
-            now: AtomicUsize::new(0),
+            groups: Grown::new(),
             wanted: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
         }
     }
 
-    #[inline(always)]
-    fn groups(&self) -> &[Group] {
-        let now = self.sizes.get(self.now.load(Acquire));
-        now.and_then(OnceLock::get).map_or(&[], AsRef::as_ref)
-    }
-
     /// The number of a key's group, and where it begins to look there.
     #[inline(always)]
     fn place(groups: &[Group], key: &Key) -> (usize, usize) {
-        let mixed = key.hash().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = mixed(key.hash());
         let group = ((mixed >> 32) * groups.len() as u64) >> 32;
         let first = mixed as usize >> 16 & (GROUP - 1);
         (group as usize, first)
@@ -195,7 +181,7 @@ impl Kept {
     /// The value of a key that is kept, as [`Entry::get`].
     #[inline(always)]
     pub fn get(&self, key: &Key, when: When, buf: &mut [u8]) -> Option<usize> {
-        let groups = self.groups();
+        let groups = self.groups.last();
         let (group, first) = Self::place(groups, key);
         let entries = groups.get(group)?.get()?;
         for n in first..first + PLACES {
@@ -219,7 +205,7 @@ impl Kept {
         if !fits(key, value.len()) {
             return true;
         }
-        let groups = self.groups();
+        let groups = self.groups.last();
         let (number, first) = Self::place(groups, key);
         let Some(group) = groups.get(number) else {
             return !self.want(MORE);
@@ -271,27 +257,21 @@ impl Kept {
     }
 
     fn make_more(&self, keys: usize) -> Result<()> {
-        let have = self.groups().len();
+        let have = self.groups.last().len();
         if !is_small(have, keys) {
             // Two have asked.
             return Ok(());
         }
         let wanted = (keys + keys / 2).div_ceil(GROUP).max(2 * have);
         let wanted = wanted.clamp(GROUPS.0, GROUPS.1);
-        let next = if have == 0 {
-            0
-        } else {
-            self.now.load(Relaxed) + 1
-        };
-        let place = self.sizes.get(next).ok_or(Error::Memory)?;
-        let _ = place.set(slice(wanted)?);
-        self.now.store(next, Release);
-        Ok(())
+        self.groups.replace(slice(wanted, Group::default)?)
     }
 
     fn make_group(&self, n: usize) -> Result<()> {
-        if let Some(group) = self.groups().get(n) {
-            let entries = slice(GROUP)?.try_into().map_err(|_| Error::Memory)?;
+        if let Some(group) = self.groups.last().get(n) {
+            let entries = slice(GROUP, Entry::default)?
+                .try_into()
+                .map_err(|_| Error::Memory)?;
             // Of two that ask for the same one the second finds it there.
             let _ = group.set(entries);
         }
@@ -397,10 +377,10 @@ mod tests {
         let found = |n: &usize| kept.get(&made(*n), when, &mut [0; 8]).is_some();
         let there = (0..keys.len()).filter(found).count();
         assert!(there > 19_000, "{there}");
-        assert_eq!(kept.now.load(Relaxed), 0);
+        let before = kept.groups.last().len();
         let more = |n| kept.set(&made(n), when, b"value", 100_000);
         assert!((0..keys.len()).any(|n| !more(n)));
         kept.make_wanted(|| 100_000);
-        assert_eq!(kept.now.load(Relaxed), 1);
+        assert!(kept.groups.last().len() >= 2 * before);
     }
 }

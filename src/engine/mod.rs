@@ -14,6 +14,7 @@
 mod beside;
 mod change;
 mod copies;
+mod grown;
 mod growth;
 pub mod index;
 mod intent;

@@ -6,10 +6,10 @@
 //!
 //! Memory: 12 bytes an entry, for as many entries as all tables have slots, and when it grows as much again.
 
-use crate::error::{Error, Result};
+use super::grown::{Grown, slice};
+use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::block::Side;
-use std::sync::OnceLock;
 use std::sync::atomic::{
     AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -107,8 +107,7 @@ pub(crate) enum Known {
 
 /// The table.
 pub(crate) struct Places {
-    sizes: [OnceLock<Box<[Line]>>; SIZES],
-    now: AtomicUsize,
+    lines: Grown<Line, SIZES>,
     count: AtomicUsize,
 }
 
@@ -121,8 +120,7 @@ impl Places {
     /// Without room.
     pub fn new() -> Self {
         Self {
-            sizes: [const { OnceLock::new() }; SIZES],
-            now: AtomicUsize::new(0),
+            lines: Grown::new(),
             count: AtomicUsize::new(0),
         }
     }
@@ -134,8 +132,7 @@ impl Places {
 
     #[inline(always)]
     fn lines(&self) -> &[Line] {
-        let now = self.sizes.get(self.now.load(Acquire));
-        now.and_then(OnceLock::get).map_or(&[], AsRef::as_ref)
+        self.lines.last()
     }
 
     /// The lines in which an entry may be, in their order.
@@ -261,7 +258,7 @@ impl Places {
     /// fingerprint, table), for a larger one.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`crate::Error::Memory`].
     pub fn reserve(
         &self,
         entries: usize,
@@ -272,9 +269,7 @@ impl Places {
             return Ok(());
         }
         let wanted = lines_for(entries).max(2 * have);
-        let mut lines: Vec<Line> = Vec::new();
-        lines.try_reserve_exact(wanted).map_err(|_| Error::Memory)?;
-        lines.resize_with(wanted, Line::default);
+        let lines = slice(wanted, Line::default)?;
         for (slot, print, table) in all {
             let hint = match self.lane(slot, print, table) {
                 Some((line, lane)) => Hint(line.hints[lane].load(Relaxed)),
@@ -283,15 +278,7 @@ impl Places {
             // Where there is no place all lines on its path are full, and a look-up can't tell.
             Self::insert(&lines, slot, print, table, hint);
         }
-        let next = match have {
-            0 => 0,
-            _ => self.now.load(Relaxed) + 1,
-        };
-        let place = self.sizes.get(next).ok_or(Error::Memory)?;
-        // Only the thread that holds the handle writes, so nobody was faster.
-        let _ = place.set(lines.into_boxed_slice());
-        self.now.store(next, Release);
-        Ok(())
+        self.lines.replace(lines)
     }
 }
 

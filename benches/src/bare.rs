@@ -252,6 +252,8 @@ impl Bare {
                 }
                 times * keys
             });
+        }
+        while full.wants_more() {
             full.time(|| {
                 for at in (0..times).flat_map(|_| 0..keys) {
                     self.map.read(place(at) + KEY, &mut key);

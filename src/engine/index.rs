@@ -367,7 +367,7 @@ impl<S: Storage> Reader<'_, S> {
         let named = Named::by(at, self.store.load_slot(at).ok()?)??;
         let most = self.sizes.value as usize;
         let size = self.store.read_value_of(key, named.block, most, buf).ok()?;
-        if !self.is_still(&named, stamp) {
+        if !self.is_still(&named, stamp.layout) {
             return None;
         }
         let Some(n) = size else {
@@ -419,21 +419,12 @@ impl<S: Storage> Reader<'_, S> {
                 self.fetch_ahead(table, slot, buf.is_some());
             }
             let at = table::slot_offset(table, slot);
-            let most = (AHEAD - slot % AHEAD).min(self.sizes.slots - slot);
-            let unused = self.store.unused_slots(at, most).ok()?;
-            if unused > 0 {
-                // For such a slot perhaps no row was ever made.
-                if self.layout()? != layout {
-                    return None;
-                }
-                pos.slot += u64::from(unused);
+            let found = self.store.load_slot(at).ok()?;
+            if found.is_unused() {
+                pos.slot += self.unused(at, slot, layout)?;
                 continue;
             }
-            let found = self.store.load_slot(at).ok()?;
-            let stamp = self.stamp(slot)?;
-            if stamp.layout != layout {
-                return None;
-            }
+            self.changes(slot)?;
             let Some(named) = Named::by(at, found)? else {
                 pos.slot += 1;
                 continue;
@@ -450,7 +441,7 @@ impl<S: Storage> Reader<'_, S> {
                 let n = size.min(buf.len());
                 buf[n..].fill(0);
             }
-            if !self.is_still(&named, stamp) {
+            if !self.is_still(&named, layout) {
                 return None;
             }
             pos.slot += 1;
@@ -458,8 +449,18 @@ impl<S: Storage> Reader<'_, S> {
         }
     }
 
+    /// How many slots are unused from this one on, which is, among those that are fetched together.
+    #[inline(never)]
+    fn unused(&self, at: u64, slot: u16, layout: u64) -> Option<u64> {
+        let most = (AHEAD - slot % AHEAD).min(self.sizes.slots - slot);
+        let unused = self.store.unused_slots(at, most).ok()?;
+        // For such a slot perhaps no row was ever made. This one was unused before.
+        (self.layout()? == layout).then_some(u64::from(unused.max(1)))
+    }
+
     /// Fetches the blocks that the next slots but these few name. Several at once: what takes long is to find their
     /// pages, and that is done side by side.
+    #[inline(never)]
     fn fetch_ahead(&self, table: u64, slot: u16, values: bool) {
         let first = slot.saturating_add(AHEAD);
         let n = AHEAD.min(self.sizes.slots.saturating_sub(first));
@@ -499,19 +500,26 @@ impl<S: Storage> Reader<'_, S> {
     #[inline(always)]
     fn stamp(&self, slot: u16) -> Option<Stamp> {
         let layout = self.layout()?;
+        let changes = self.changes(slot)?;
+        Some(Stamp { layout, changes })
+    }
+
+    /// How often the slot's chain was changed when its row was made, if it has not been since and all in it is sure.
+    #[inline(always)]
+    fn changes(&self, slot: u16) -> Option<u64> {
         let changes = self.state.changes.get(slot as usize)?.load(Acquire);
         let made = self.index.made.get(slot as usize)?.load(Acquire);
-        (made == changes).then_some(Stamp { layout, changes })
+        (made == changes).then_some(changes)
     }
 
     /// Whether what was read of a block is what it held at one instant.
     #[inline(always)]
-    fn is_still(&self, named: &Named, stamp: Stamp) -> bool {
+    fn is_still(&self, named: &Named, layout: u64) -> bool {
         fence(Acquire);
         self.store
             .load(named.slot + slot::WORD)
             .is_ok_and(|w| w == named.word)
-            && self.state.layout.load(Relaxed) == stamp.layout
+            && self.state.layout.load(Relaxed) == layout
     }
 }
 

@@ -269,12 +269,15 @@ impl Storage for FileMap {
 
     #[inline(always)]
     fn read_key(&self, at: u64, key: &mut [u8]) -> Result<()> {
-        let Some(field) = self.one(at, KEY_LEN).filter(|_| at.is_multiple_of(8)) else {
+        let (whole, rest) = key.as_chunks_mut::<8>();
+        let fits = rest.is_empty() && whole.len() <= KEY_LEN / 8 && at.is_multiple_of(8);
+        let Some(field) = self.one(at, KEY_LEN).filter(|_| fits) else {
             return plain::read_key(self, at, key);
         };
         const LOW: u64 = 0x0101_0101_0101_0101;
-        let mut found = [[0; 8]; KEY_LEN / 8];
-        for (i, bytes) in found.iter_mut().enumerate() {
+        // No copy of it in between: it would be loaded in larger pieces than it was stored in, which waits for the stores.
+        let mut words = whole.iter_mut();
+        for (i, bytes) in words.by_ref().enumerate() {
             // SAFETY: the field is mapped, inside the file, and begins at a multiple of 8.
             let word = unsafe { word_at(field, 8 * i) };
             // The top bit of the first byte that is 0; above it there may be others.
@@ -285,8 +288,7 @@ impl Storage for FileMap {
             }
             *bytes = word.to_le_bytes();
         }
-        let n = key.len().min(KEY_LEN);
-        key[..n].copy_from_slice(&found.as_flattened()[..n]);
+        words.into_slice().as_flattened_mut().fill(0);
         Ok(())
     }
 

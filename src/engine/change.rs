@@ -1,7 +1,7 @@
 //! Put and delete: the write protocol.
 
 use super::copies::SECTOR;
-use super::index::{self, print_of};
+use super::index::{UNUSED, print_of};
 use super::look::Found;
 use super::state::{intent, phase};
 use super::survey::Used;
@@ -9,7 +9,7 @@ use super::{Engine, Outcome, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, Kind, PAIR, RawBlock, Side, Sums, Verdict};
 use crate::format::key::Key;
-use crate::format::slot::Word;
+use crate::format::slot::{self, Slot, Word};
 use crate::format::{hash, header, table};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,21 +59,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         let again = match found {
             Found::Damaged(place) => Some(place),
-            _ => self.first(slot, index::DELETED)?,
+            _ => self.first_deleted(slot)?,
         };
         if let Some(place) = again {
             return self.put_again(&place, key, value, memory);
         }
         memory()?;
         self.survey_once()?;
-        let place = match self.first(slot, index::UNUSED)? {
-            Some(place) => place,
-            None => {
-                let table = self.append_table()?;
-                self.place(table, slot)?
-            }
+        let table = match self.index.search(slot, 0, UNUSED) {
+            Some(table) => table,
+            None => self.append_table()?,
         };
-        self.put_new(&place, key, value)
+        self.put_new((table, slot), key, value)
     }
 
     /// As [`Engine::find`], and the sums that the copy will need if it can be written at once.
@@ -570,9 +567,19 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// A new pair, into zeros: without its start delimiters it is nothing. The end delimiters follow at the close.
-    fn put_new(&mut self, place: &Place, key: &Key, value: &[u8]) -> Result<()> {
+    /// A new pair, into zeros: without its start delimiters it is nothing. The end delimiters follow at the close. Its slot is
+    /// unused, of a table and with an index.
+    fn put_new(&mut self, (table, index): (usize, u16), key: &Key, value: &[u8]) -> Result<()> {
+        let at = table::slot_offset(self.tables[table], index);
+        self.store.fetch(at, slot::SIZE as usize);
         let (pair, in_gap) = self.room_for_pair()?;
+        let place = Place {
+            table,
+            index,
+            at,
+            slot: Slot::default(),
+            pair,
+        };
         self.begin_intent(place.at, pair, intent::PAIR);
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);
@@ -591,7 +598,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if in_gap {
             self.st().gap_count.fetch_sub(1, Relaxed);
         }
-        let place = Place { pair, ..*place };
         let word = Word::tagged(Side::A, self.epoch(), sum);
         self.commit(&place, key, word.of_both())
     }

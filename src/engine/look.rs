@@ -1,6 +1,6 @@
 //! Look-ups and iteration.
 
-use super::index::print_of;
+use super::index::{DELETED, print_of};
 use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, Side};
@@ -94,9 +94,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(damaged.map_or(Found::Absent, Found::Damaged))
     }
 
-    /// The first slot of a chain, through which [`Engine::find`] has just looked, that holds this instead of a key.
-    pub(crate) fn first(&self, slot: u16, what: u16) -> Result<Option<Place>> {
-        let table = self.index.search(slot, 0, what);
+    /// The first slot of a chain, through which [`Engine::find`] has just looked, that holds a deleted pair.
+    pub(crate) fn first_deleted(&self, slot: u16) -> Result<Option<Place>> {
+        let table = self.index.search(slot, 0, DELETED);
         table.map(|t| self.place(t, slot)).transpose()
     }
 

@@ -31,8 +31,6 @@ struct Board {
     injected: AtomicI64,
     /// Where it is, for one that does not come back.
     step: AtomicI64,
-    /// Whether it has closed all that it had opened.
-    closed: AtomicI64,
 }
 
 // SAFETY: atomics only.
@@ -316,6 +314,10 @@ fn steps(path: &Path, board: &Board, sizes: Sizes) -> Result<(), String> {
         if step == Close && db.is_open() {
             return bad(rc, "still open after");
         }
+        // Also where the puts before it have failed.
+        if step == Close && rc == 0 && synced {
+            is_clean(path).map_err(|what| format!("step {n}, closed: {what}"))?;
+        }
     }
     board.injected.store(injected(), SeqCst);
     // Nothing is left locked: another user works at once, also beside the first one.
@@ -338,7 +340,6 @@ fn steps(path: &Path, board: &Board, sizes: Sizes) -> Result<(), String> {
     if !matches!(rc, (0, None | Some(0))) && words[0] != "sync" {
         return Err(format!("the closes at the end: {rc:?}"));
     }
-    board.closed.store(1, SeqCst);
     Ok(())
 }
 
@@ -367,7 +368,7 @@ struct Group {
     errors: &'static [i32],
 }
 
-const GROUPS: [Group; 19] = {
+const GROUPS: [Group; 20] = {
     use libc::*;
     const fn g(name: &'static str, errors: &'static [i32]) -> Group {
         Group { name, errors }
@@ -380,6 +381,7 @@ const GROUPS: [Group; 19] = {
         g("opendir", &[EMFILE, ENOMEM]),
         g("mmap", &[ENOMEM, EAGAIN, ENFILE]),
         g("fallocate", &[ENOSPC, EIO, EDQUOT, EOPNOTSUPP, EINTR]),
+        g("half_fallocate", &[ENOSPC, EIO]),
         g("posix_fallocate", &[ENOSPC, EIO, ENOMEM, EINTR]),
         g("ftruncate", &[EIO, ENOSPC, EINTR]),
         g("fcntl", &[EIO, ENOLCK, EMFILE, EAGAIN, EINTR]),
@@ -466,7 +468,8 @@ fn every_call(group: &str) {
     let (mut runs, mut bad, mut points) = (0, Vec::new(), 0);
     let only = std::env::var(FAULT).ok();
     // The small size writes in another order, which matters where the file is written.
-    let writes = ["fallocate", "ftruncate", "sync", "pwrite"].contains(&group.name);
+    let writes =
+        ["fallocate", "half_fallocate", "ftruncate", "sync", "pwrite"].contains(&group.name);
     for value in ["8028", "212"].into_iter().take(if writes { 2 } else { 1 }) {
         for &error in group.errors {
             for how in ["once", "ever"] {
@@ -514,6 +517,7 @@ groups! {
     every_opendir_fails "opendir";
     every_mmap_fails "mmap";
     every_fallocate_fails "fallocate";
+    every_fallocate_fails_half_way "half_fallocate";
     every_posix_fallocate_fails "posix_fallocate";
     every_ftruncate_fails "ftruncate";
     every_fcntl_fails "fcntl";
@@ -540,6 +544,7 @@ const CASES: &[(&str, Case)] = &[
     ("full disk", full_disk),
     ("nearly full disk", nearly_full_disk),
     ("full of holes", full_of_holes),
+    ("directory", directory),
     ("full shm", full_shm),
     ("size limit", size_limit),
     ("descriptors", descriptors),
@@ -829,6 +834,53 @@ fn a_full_disk_is_an_error_code() {
         let path = place.join("full.db");
         let run = case(name, &path, |command| mounted(command, &place, "size=2m"));
         run.unwrap_or_else(|what| panic!("{what}"));
+    }
+    assert_eq!(scratch.objects(), Vec::<String>::new());
+}
+
+/// The sync of the directory in which the database comes to be fails, so it was made.
+fn directory(path: &Path) -> Result<(), String> {
+    let db = Plain::new();
+    let open = || faulty(|| db.open(path, ffi::RWCREAT, ffi::WT, SETTINGS));
+    expect("open", open(), -1)?;
+    expect("syncs of the directory", injected(), 1)?;
+    expect("the next open", open(), 0)?;
+    expect("close", db.close(), 0)
+}
+
+#[test]
+fn a_database_that_comes_to_be_is_in_its_directory_after_a_power_cut() {
+    // The file is nowhere yet, or somebody else has made it, empty, or a link leads there; the open made it a database
+    // and synced it, but not its directory, or that of the link. After a power cut there was no file: all that was put
+    // and synced was lost. Here the sync of that very directory fails, and the open must say so.
+    let scratch = Scratch::below(procs::lasting_directory());
+    let shim = shim(&scratch);
+    for (name, is_there, is_linked) in [
+        ("new", false, false),
+        ("empty", true, false),
+        ("link", false, true),
+        ("link-empty", true, true),
+    ] {
+        let place = scratch.db(name);
+        fs::create_dir(&place).expect("a directory");
+        let file = place.join("case.db");
+        if is_there {
+            fs::write(&file, b"").expect("an empty file");
+        }
+        let path = if is_linked {
+            let link = scratch.db(&format!("{name}.db"));
+            std::os::unix::fs::symlink(&file, &link).expect("a link");
+            link
+        } else {
+            file
+        };
+        let run = case("directory", &path, |command| {
+            command
+                .env("LD_PRELOAD", &shim)
+                .env(FAULT, "directory_sync 1 5 once")
+                .env("KISSDB_FAULT_DIRECTORY", &place);
+        });
+        run.unwrap_or_else(|what| panic!("{name}: {what}"));
     }
     assert_eq!(scratch.objects(), Vec::<String>::new());
 }

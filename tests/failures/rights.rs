@@ -82,6 +82,52 @@ pub fn objects_of(path: &str) -> String {
 }
 
 #[test]
+fn failure_21_two_files_of_two_owners_whose_objects_have_one_name() {
+    // On the disk: `a.db` of one user and `a_db` of another, each for its owner alone. The names of their shared objects are
+    // the same, and who may not write a file may not open its object: the second one to come was refused with -7. Fails
+    // if either is, or if the users of one file do not share one state.
+    if !is_root("two owners") {
+        return;
+    }
+    let (scratch, dot) = place_of(ALICE, ALICE, 0o600);
+    let bar = scratch.db("a_db");
+    make(&bar, SETTINGS, &[("/b", b"2")]);
+    chown(&bar, Some(BOB), Some(BOB)).expect("chown");
+    fs::set_permissions(&bar, fs::Permissions::from_mode(0o600)).expect("chmod");
+    for turn in 0..4 {
+        let mut users = [(ALICE, &dot, "/a"), (BOB, &bar, "/b")]
+            .into_iter()
+            .cycle()
+            .take(4)
+            .map(|(uid, path, own)| (user(uid, uid), path, own))
+            .collect::<Vec<_>>();
+        // The other owner first, and last, in every second turn.
+        users.rotate_left(turn % 2);
+        for (user, path, _) in &mut users {
+            let answer = user.ask_quickly(&format!("open h RDWR {}", path.display()));
+            assert_eq!(answer, "0", "turn {turn}, {}", path.display());
+        }
+        for (n, (user, _, own)) in users.iter_mut().enumerate() {
+            assert_eq!(user.ask(&format!("put h {own} {turn}{n}")), "0");
+        }
+        for (n, (user, _, own)) in users.iter_mut().enumerate() {
+            // The later one of the two users of a file was the last to put.
+            let last = n % 2 + 2;
+            assert_eq!(user.ask(&format!("get h {own}")), format!("{turn}{last}"));
+            assert_eq!(user.ask("keys h"), *own, "turn {turn}");
+        }
+        for (user, _, _) in &mut users {
+            assert_eq!(user.ask_quickly("close h"), "0", "turn {turn}");
+        }
+        for path in [&dot, &bar] {
+            let bytes = fs::read(path).expect("the file");
+            assert_eq!(check::check(&bytes, true), [""; 0], "turn {turn}");
+        }
+        assert_eq!(scratch.objects(), [""; 0], "turn {turn}");
+    }
+}
+
+#[test]
 fn promise_8_who_may_write_the_file_may_share_it() {
     // Several users work with one database at the same time, by the file's group or by its mode; each of them comes first
     // once and goes last once. Fails if one is refused, or they do not share one state. /dev/shm is sticky: nobody

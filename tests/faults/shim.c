@@ -98,8 +98,6 @@ MAPPER(mmap64, off64_t)
         typedef int(*f) params;                                                                                        \
         return fails(group) ? -1 : ((f)real(#name))args;                                                               \
     }
-SIMPLE("fallocate", fallocate, (int fd, int mode, off_t from, off_t len), (fd, mode, from, len))
-SIMPLE("fallocate", fallocate64, (int fd, int mode, off64_t from, off64_t len), (fd, mode, from, len))
 SIMPLE("ftruncate", ftruncate, (int fd, off_t len), (fd, len))
 SIMPLE("ftruncate", ftruncate64, (int fd, off64_t len), (fd, len))
 SIMPLE("linkat", linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
@@ -111,6 +109,21 @@ SIMPLE("fchmod", fchmod, (int fd, mode_t m), (fd, m))
 SIMPLE("getrlimit", getrlimit, (int what_limit, void *to), (what_limit, to))
 SIMPLE("madvise", madvise, (void *at, size_t len, int advice), (at, len, advice))
 SIMPLE("statx", statx, (int d, const char *path, int flags, unsigned mask, struct statx *to), (d, path, flags, mask, to))
+
+/* "half_fallocate": a file system that has room for half of it, and leaves the file so much longer. */
+#define ALLOCATOR(name, off)                                                                                           \
+    int name(int fd, int mode, off from, off len)                                                                      \
+    {                                                                                                                  \
+        int (*f)(int, int, off, off) = (int (*)(int, int, off, off))real(#name);                                       \
+        if (fails("half_fallocate")) {                                                                                 \
+            f(fd, mode, from, len / 2);                                                                                \
+            errno = failure;                                                                                           \
+            return -1;                                                                                                 \
+        }                                                                                                              \
+        return fails("fallocate") ? -1 : f(fd, mode, from, len);                                                       \
+    }
+ALLOCATOR(fallocate, off_t)
+ALLOCATOR(fallocate64, off64_t)
 
 /* These answer the error itself. */
 #define ANSWERING(name, off)                                                                                           \
@@ -149,6 +162,15 @@ MOVER("pread", pread64, void *, off64_t)
 MOVER("pwrite", pwrite, const void *, off_t)
 MOVER("pwrite", pwrite64, const void *, off64_t)
 
+/* Whether this is the directory that KISSDB_FAULT_DIRECTORY names. */
+static int is_the_directory(int fd)
+{
+    const char *path = getenv("KISSDB_FAULT_DIRECTORY");
+    struct stat it, told;
+    return path && syscall(SYS_fstat, fd, &it) == 0 && syscall(SYS_newfstatat, AT_FDCWD, path, &told, 0) == 0 &&
+           it.st_dev == told.st_dev && it.st_ino == told.st_ino;
+}
+
 /* The library syncs and sleeps by this one. */
 long syscall(long number, ...)
 {
@@ -159,6 +181,8 @@ long syscall(long number, ...)
         a[i] = va_arg(rest, long);
     va_end(rest);
     if ((number == SYS_fdatasync || number == SYS_fsync || number == SYS_msync) && fails("sync"))
+        return -1;
+    if (number == SYS_fsync && is_the_directory((int)a[0]) && fails("directory_sync"))
         return -1;
     if (number == SYS_futex && fails("futex"))
         return -1;

@@ -426,6 +426,10 @@ impl<S: Storage> Reader<'_, S> {
             }
             self.changes(slot)?;
             let Some(named) = Named::by(at, found)? else {
+                // Or it is another layout's in the making.
+                if self.layout()? != layout {
+                    return None;
+                }
                 pos.slot += 1;
                 continue;
             };

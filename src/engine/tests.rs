@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 mod cuts;
 mod deaths;
 mod doubts;
+mod iterations;
 mod kept;
 mod log;
 mod several;

@@ -1,16 +1,20 @@
 //! Several handles of one file.
 
 use super::*;
+use crate::format::slot::Slot;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 type Behind = Box<dyn FnMut(u64)>;
 
-/// A file in memory that tells of each store behind it; who panics there is killed there.
+/// A file in memory that tells of each store behind it; who panics there is killed there. And in front of each slot that is
+/// loaded.
 pub(super) struct Shared {
     file: Rc<Memory>,
     behind: RefCell<Behind>,
+    before_slot: RefCell<Behind>,
 }
 
 pub(super) type Handle = Engine<Shared, Arc<State>>;
@@ -34,6 +38,15 @@ impl Several {
         self.handle(Box::new(behind), true)
     }
 
+    /// What a walk or a close of somebody else does: nothing that is remembered holds any more, then a store.
+    pub fn new_layout(&self) -> impl Fn(u64, u64) + 'static {
+        let (file, state) = (self.file.clone(), self.state.clone());
+        move |at, word| {
+            state.layout.fetch_add(1, SeqCst);
+            file.store(at, word).expect("stores");
+        }
+    }
+
     pub fn reader(&self) -> Handle {
         self.handle(Box::new(|_| ()), false)
     }
@@ -42,6 +55,7 @@ impl Several {
         let store = Shared {
             file: self.file.clone(),
             behind: RefCell::new(behind),
+            before_slot: RefCell::new(Box::new(|_| ())),
         };
         Engine::open(store, self.state.clone(), writes, false).expect("opens")
     }
@@ -50,6 +64,11 @@ impl Several {
 impl Shared {
     pub fn bytes(&self) -> Vec<u8> {
         self.file.bytes()
+    }
+
+    /// Calls `f` with the offset of each slot before it is loaded.
+    pub fn before_slots(&self, f: impl FnMut(u64) + 'static) {
+        *self.before_slot.borrow_mut() = Box::new(f);
     }
 }
 
@@ -62,6 +81,10 @@ impl Storage for Shared {
     }
     fn read(&self, at: u64, buf: &mut [u8]) -> crate::Result<()> {
         self.file.read(at, buf)
+    }
+    fn load_slot(&self, at: u64) -> crate::Result<Slot> {
+        (self.before_slot.borrow_mut())(at);
+        self.file.load_slot(at)
     }
     fn store(&self, at: u64, word: u64) -> crate::Result<()> {
         self.file.store(at, word)?;

@@ -102,7 +102,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let all = self.st().recovered.load(Relaxed) != 0;
         let (mut changed, mut waits) = (Vec::new(), false);
         self.each_slot(|t, i, slot| {
-            if all || slot.word.is_tagged() {
+            // Damage in a closed file can say that a put has written a slot. Nobody else will look at what it names.
+            if all || slot.word.is_tagged() || slot.is_of_put() {
                 changed.try_reserve(1).map_err(|_| Error::Memory)?;
                 changed.push((t, i));
             }

@@ -567,8 +567,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// A new pair, into zeros: without its start delimiters it is nothing. The end delimiters follow at the close. Its slot is
-    /// unused, of a table and with an index.
+    /// A new pair, into zeros: without its start delimiters it is nothing. The end delimiters follow at the close.
+    /// `table`, `index`: of its slot, which is unused.
     fn put_new(&mut self, (table, index): (usize, u16), key: &Key, value: &[u8]) -> Result<()> {
         let at = table::slot_offset(self.tables[table], index);
         self.store.fetch(at, slot::SIZE as usize);

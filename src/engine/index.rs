@@ -456,10 +456,10 @@ impl<S: Storage> Reader<'_, S> {
     /// How many slots are unused from this one on, which is, among those that are fetched together.
     #[inline(never)]
     fn unused(&self, at: u64, slot: u16, layout: u64) -> Option<u64> {
-        let most = (AHEAD - slot % AHEAD).min(self.sizes.slots - slot);
-        let unused = self.store.unused_slots(at, most).ok()?;
-        // For such a slot perhaps no row was ever made. This one was unused before.
-        (self.layout()? == layout).then_some(u64::from(unused.max(1)))
+        let behind = (AHEAD - slot % AHEAD).min(self.sizes.slots - slot) - 1;
+        let unused = self.store.unused_slots(at + slot::SIZE, behind).ok()?;
+        // For such a slot perhaps no row was ever made.
+        (self.layout()? == layout).then_some(1 + u64::from(unused))
     }
 
     /// Fetches the blocks that the next slots but these few name. Several at once: what takes long is to find their

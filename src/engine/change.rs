@@ -2,7 +2,7 @@
 
 use super::copies::SECTOR;
 use super::index::{UNUSED, print_of};
-use super::look::Found;
+use super::look::{Found, Seen};
 use super::state::{intent, phase};
 use super::survey::Used;
 use super::{Engine, Outcome, Place, State, Storage};
@@ -13,6 +13,15 @@ use crate::format::slot::{self, Slot, Word};
 use crate::format::{hash, header, table};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What a put has found out while slot and pair were on their way.
+#[derive(Default)]
+struct Ahead {
+    /// Those of the copy, if they are known.
+    sums: Option<Sums>,
+    /// Nothing but the value has to be stored into it.
+    is_tidy: bool,
+}
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Sets the value of `key`.
@@ -47,15 +56,15 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.begin_change()?;
         }
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
-        let (mut found, mut sums) = self.find_to_put(key, value)?;
+        let (mut found, mut ahead) = self.find_to_put(key, value)?;
         if self.doubtful[slot as usize] {
             memory()?;
             if self.put_right(slot)? {
-                (found, sums) = self.find_to_put(key, value)?;
+                (found, ahead) = self.find_to_put(key, value)?;
             }
         }
         if let Found::Live(place, side) = found {
-            return self.overwrite((place, side), key, value, sums, memory);
+            return self.overwrite((place, side), key, value, ahead, memory);
         }
         let again = match found {
             Found::Damaged(place) => Some(place),
@@ -73,14 +82,45 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.put_new((table, slot), key, value)
     }
 
-    /// As [`Engine::find`], and the sums that the copy will need if it can be written at once.
-    fn find_to_put(&mut self, key: &Key, value: &[u8]) -> Result<(Found, Option<Sums>)> {
-        let mut sums = None;
-        let found = self.find_with(key, |e, place| {
-            let needed = e.is_settled(place) && e.may_be_tidy(place.pair, value);
-            sums = needed.then(|| Sums::of(key.bytes(), value, place.table as u64));
+    /// As [`Engine::find`], and what it finds out on the way. Of a tidy pair the copy that is written tells the key, and the
+    /// current one is not touched.
+    fn find_to_put(&mut self, key: &Key, value: &[u8]) -> Result<(Found, Ahead)> {
+        let mut ahead = Ahead::default();
+        let mut summed = None;
+        let slot = hash::slot_of(key.hash(), self.sizes.slots);
+        // Else the value may go into the log.
+        let at_once = !self.store.is_lasting();
+        let found = self.find_with(key, |e, seen| {
+            let sums = |table: usize| Sums::of(key.bytes(), value, table as u64);
+            let place = match seen {
+                Seen::Hint(table, hint) => {
+                    let at = table::slot_offset(e.tables[table], slot);
+                    e.store.fetch(at, slot::SIZE as usize);
+                    let (block, other) = hint.blocks();
+                    e.store.fetch_block(other, key.bytes().len());
+                    if !e.may_be_tidy(block.min(other), value) {
+                        // The key, which is mostly short.
+                        e.store.fetch(block, 1);
+                    } else if at_once {
+                        summed = Some((table, sums(table)));
+                    }
+                    return Ok(None);
+                }
+                Seen::Place(place) => place,
+            };
+            let known = summed.filter(|&(table, _)| table == place.table);
+            ahead.sums = known.map(|(_, sums)| sums);
+            if !e.is_settled(place) || !e.may_be_tidy(place.pair, value) {
+                return Ok(None);
+            }
+            ahead.sums.get_or_insert_with(|| sums(place.table));
+            let current = place.slot.word.side();
+            ahead.is_tidy =
+                e.is_checked(place.pair) && e.is_live_copy(current.other(), place.pair, key)?;
+            debug_assert!(!ahead.is_tidy || e.has_key(place, current, key)?);
+            Ok(ahead.is_tidy.then_some(current))
         })?;
-        Ok((found, sums))
+        Ok((found, ahead))
     }
 
     /// Deletes `key`; `false` if there is no such key.
@@ -101,7 +141,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub fn delete_key(&mut self, key: &Key, memory: impl Fn() -> Result<()>) -> Result<bool> {
         self.may_write()?;
         self.ready()?;
-        let mut found = self.find_with(key, Self::fetch_ends)?;
+        let mut found = self.find_with(key, |e, seen| {
+            if let Seen::Place(place) = seen {
+                e.fetch_ends(place);
+            }
+            Ok(None)
+        })?;
         if let Found::Absent = found {
             return Ok(false);
         }
@@ -319,16 +364,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Into the log, or into the pair. `sums`: those of the copy, if they are known.
+    /// Into the log, or into the pair.
     fn overwrite(
         &mut self,
         (mut place, mut current): (Place, Side),
         key: &Key,
         value: &[u8],
-        sums: Option<Sums>,
+        ahead: Ahead,
         memory: impl Fn() -> Result<()>,
     ) -> Result<()> {
         let word = place.slot.word;
+        let Ahead { sums, is_tidy } = ahead;
         let differs = sums.is_some_and(|s| word.sum().is_some_and(|old| old != s.ours));
         if !differs && self.is_no_change(&place, current, value)? {
             return self.turn(&place, current, key);
@@ -342,7 +388,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             place = self.place(place.table, place.index)?;
             current = place.slot.word.side();
         }
-        let tidy = self.tidy_sums(&place, current.other(), key, value, sums)?;
+        let tidy = match is_tidy {
+            true => sums,
+            false => self.tidy_sums(&place, current.other(), key, value, sums)?,
+        };
         if tidy.is_none() {
             memory()?;
         }

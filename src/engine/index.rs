@@ -620,28 +620,28 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(hash::djb2(block::key_in(&field)))
     }
 
-    /// The first table from `from` on where a key with this fingerprint may be. The row is made.
-    pub(crate) fn candidate(&self, slot: u16, from: usize, print: u16) -> Option<usize> {
+    /// The first table from `from` on where a key with this fingerprint may be, and perhaps what is known of its blocks. The row is
+    /// made.
+    pub(crate) fn candidate(
+        &self,
+        slot: u16,
+        from: usize,
+        print: u16,
+    ) -> Option<(usize, Option<Hint>)> {
         let sure = self.index.made[slot as usize].load(Relaxed) != NEVER;
         if sure && from == 0 {
             match self.index.places.find(slot, print) {
                 Known::Nowhere => return None,
-                Known::Here(table, hint) => {
-                    let (block, other) = hint.blocks();
-                    // Of this one the key, which is mostly short; a put goes to the other one.
-                    self.store.fetch(block, 1);
-                    self.store.fetch_block(other, 0);
-                    return Some(table);
-                }
+                Known::Here(table, hint) => return Some((table, Some(hint))),
                 Known::Unclear => {}
             }
         }
-        let found = self.index.search(slot, from, print);
-        if sure {
-            return found;
+        let mut found = self.index.search(slot, from, print);
+        if !sure {
+            let unsure = self.index.search(slot, from, UNSURE);
+            found = found.min(unsure).or(found).or(unsure);
         }
-        let unsure = self.index.search(slot, from, UNSURE);
-        found.min(unsure).or(found).or(unsure)
+        found.map(|t| (t, None))
     }
 
     /// A slot is about to be written: everybody's rows of it are old, also if we die behind the next store. Answers the count before.

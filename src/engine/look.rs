@@ -1,6 +1,7 @@
 //! Look-ups and iteration.
 
 use super::index::{DELETED, print_of};
+use super::places::Hint;
 use super::{Engine, Outcome, Pair, Place, Position, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, Side};
@@ -17,6 +18,14 @@ pub(crate) enum Found {
     Damaged(Place),
     /// Not in the chain.
     Absent,
+}
+
+/// Where a key may be.
+pub(crate) enum Seen<'a> {
+    /// In this table. Neither slot nor pair was touched yet.
+    Hint(usize, Hint),
+    /// Here.
+    Place(&'a Place),
 }
 
 /// What a slot turned out to hold.
@@ -54,15 +63,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Looks through the whole chain of `key`.
     pub(crate) fn find(&mut self, key: &Key) -> Result<Found> {
-        self.find_with(key, |_, _| ())
+        self.find_with(key, |e, seen| {
+            e.fetch_to_read(&seen);
+            Ok(None)
+        })
     }
 
-    /// The same. Calls `meanwhile` with each place where the key may be, the last one is that where it was found: the pair is
-    /// on its way, which takes longer than much that can be done without it.
+    /// The same. Calls `look` with what is seen on the way, the last of it is where the key was found: slot and pair
+    /// may be far away, and much can be done before they are here. It may answer which copy has the key.
     pub(crate) fn find_with(
         &mut self,
         key: &Key,
-        mut meanwhile: impl FnMut(&Self, &Place),
+        mut look: impl FnMut(&Self, Seen) -> Result<Option<Side>>,
     ) -> Result<Found> {
         let hash = key.hash();
         let slot = hash::slot_of(hash, self.sizes.slots);
@@ -71,11 +83,16 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut t = 0;
         loop {
             self.make_row(slot)?;
-            let Some(n) = self.candidate(slot, t, print) else {
+            let Some((n, hint)) = self.candidate(slot, t, print) else {
                 break;
             };
+            if let Some(hint) = hint {
+                look(self, Seen::Hint(n, hint))?;
+            }
             let place = self.place(n, slot)?;
-            meanwhile(self, &place);
+            if let Some(side) = look(self, Seen::Place(&place))? {
+                return Ok(Found::Live(place, side));
+            }
             match self.content(place)? {
                 Content::Live(side) if self.has_key(&place, side, key)? => {
                     return Ok(Found::Live(place, side));
@@ -94,6 +111,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(damaged.map_or(Found::Absent, Found::Damaged))
     }
 
+    /// The current copy is about to be read.
+    fn fetch_to_read(&self, seen: &Seen) {
+        if let Seen::Hint(_, hint) = seen {
+            self.store.fetch_block(hint.blocks().0, 0);
+        }
+    }
+
     /// The first slot of a chain, through which [`Engine::find`] has just looked, that holds a deleted pair.
     pub(crate) fn first_deleted(&self, slot: u16) -> Result<Option<Place>> {
         let table = self.index.search(slot, 0, DELETED);
@@ -101,7 +125,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// Whether this key is the one of a live slot.
-    fn has_key(&self, place: &Place, side: Side, key: &Key) -> Result<bool> {
+    pub(super) fn has_key(&self, place: &Place, side: Side, key: &Key) -> Result<bool> {
         // A record has it too, and is what is read next. Where a name leads to none, the pair tells.
         let front = self.front(place, side);
         let block = side.offset(place.pair);
@@ -268,9 +292,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let print = print_of(key.hash());
         let mut t = 0;
         loop {
-            let Some(before) = self
+            let Some((before, _)) = self
                 .candidate(place.index, t, print)
-                .filter(|&t| t < place.table)
+                .filter(|&(t, _)| t < place.table)
             else {
                 return Ok(false);
             };

@@ -132,7 +132,7 @@ impl Sums {
     /// Of a block of these contents.
     pub fn of(key: &[u8], value: &[u8], table: u64) -> Self {
         Self {
-            checksum: checksum_of(key, value, table),
+            checksum: checksum::continued(0, Contents(key, value, table)),
             ours: sum_of(key, value, table),
         }
     }
@@ -156,29 +156,33 @@ pub fn sum_of_copy(key: &[u8], field: &[u8], size: usize, table: u64) -> u32 {
     if marked { !sum } else { sum }
 }
 
-/// [`Sums::checksum`].
-fn checksum_of(key: &[u8], value: &[u8], table: u64) -> u32 {
-    let mut s = checksum::State::begin();
-    let words = key.len().div_ceil(8);
-    for i in 0..words {
-        s.word(word_of(key, 8 * i));
-    }
-    s.zeros(KEY_LEN.saturating_sub(8 * words));
-    let words = (4 + value.len()).div_ceil(8);
-    let mut zeros = 0;
-    for i in 0..words {
-        match value_word(value, i) {
-            0 => zeros += 8,
-            word => {
-                s.zeros(zeros);
-                s.word(word);
-                zeros = 0;
+/// What [`Sums::checksum`] is of: key, value, table.
+struct Contents<'a>(&'a [u8], &'a [u8], u64);
+
+impl checksum::Input for Contents<'_> {
+    #[inline(always)]
+    fn put_into(&self, state: &mut checksum::State<impl checksum::Steps>) {
+        let &Self(key, value, table) = self;
+        let words = key.len().div_ceil(8);
+        for i in 0..words {
+            state.word(word_of(key, 8 * i));
+        }
+        state.zeros(KEY_LEN.saturating_sub(8 * words));
+        let words = (4 + value.len()).div_ceil(8);
+        let mut zeros = 0;
+        for i in 0..words {
+            match value_word(value, i) {
+                0 => zeros += 8,
+                word => {
+                    state.zeros(zeros);
+                    state.word(word);
+                    zeros = 0;
+                }
             }
         }
+        state.zeros((4 + VALUE_LEN + zeros).saturating_sub(8 * words));
+        state.word(table);
     }
-    s.zeros((4 + VALUE_LEN + zeros).saturating_sub(8 * words));
-    s.word(table);
-    s.sum()
 }
 
 /// The key in a key field: the bytes before the first NUL.

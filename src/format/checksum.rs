@@ -8,6 +8,147 @@
 //! so the rest of a run of zeros is skipped, which makes short values cheap. And an all-zero record has
 //! checksum 0 and looks valid: whoever asks must refuse it.
 
+mod products;
+mod tables;
+
+use crate::sys::carryless::{self, Multiply, Work};
+use products::Products;
+use tables::Tables;
+
+const POLYNOMIAL: u32 = 0xEDB8_8320;
+
+/// The checksum of `bytes`, continuing from `crc` (0 to begin).
+pub fn checksum(crc: u32, bytes: &[u8]) -> u32 {
+    continued(crc, bytes)
+}
+
+/// What goes into a checksum.
+pub trait Input {
+    /// All of it, in its order. Has to be `#[inline(always)]`, see [`Work`].
+    fn put_into(&self, state: &mut State<impl Steps>);
+}
+
+/// The checksum of this, continuing from `crc` (0 to begin).
+#[inline(always)]
+pub fn continued(crc: u32, input: impl Input) -> u32 {
+    carryless::work(Run { crc, input }).unwrap_or_else(|w| run(w.crc, w.input, Tables))
+}
+
+#[inline(always)]
+fn run(crc: u32, input: impl Input, steps: impl Steps) -> u32 {
+    let mut state = State { state: !crc, steps };
+    input.put_into(&mut state);
+    !state.state
+}
+
+struct Run<I> {
+    crc: u32,
+    input: I,
+}
+
+impl<I: Input> Work for Run<I> {
+    type Answer = u32;
+
+    #[inline(always)]
+    fn run(self, by: impl Multiply) -> u32 {
+        run(self.crc, self.input, Products(by))
+    }
+}
+
+/// A checksum in the making.
+#[derive(Clone, Copy)]
+pub struct State<S> {
+    state: u32,
+    steps: S,
+}
+
+impl<S: Steps> State<S> {
+    /// Eight more bytes, the first one lowest.
+    #[inline(always)]
+    pub fn word(&mut self, word: u64) {
+        self.state = match self.steps.word(self.state, word) {
+            Some(state) => state,
+            None => one_by_one(self.state, word),
+        };
+    }
+
+    /// As many zero bytes.
+    #[inline(always)]
+    pub fn zeros(&mut self, n: usize) {
+        match n {
+            0 => {}
+            8 => self.word(0),
+            n => self.state = self.steps.zeros(self.state, n),
+        }
+    }
+}
+
+impl Input for &[u8] {
+    #[inline(always)]
+    fn put_into(&self, state: &mut State<impl Steps>) {
+        let (words, rest) = self.as_chunks::<8>();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match u64::from_le_bytes(*word) {
+                0 => {
+                    let behind = skip_zeros(words.as_slice());
+                    state.zeros(8 * (1 + words.len() - behind.len()));
+                    words = behind.iter();
+                }
+                word => state.word(word),
+            }
+        }
+        for &b in rest {
+            state.state = one(state.state, b);
+        }
+    }
+}
+
+/// Several steps at once.
+pub trait Steps: Copy {
+    /// The state behind eight bytes, `None` if a step is left out.
+    fn word(self, state: u32, word: u64) -> Option<u32>;
+    /// The state behind as many zero bytes.
+    fn zeros(self, state: u32, n: usize) -> u32;
+}
+
+fn one(state: u32, byte: u8) -> u32 {
+    match (state ^ u32::from(byte)) & 255 {
+        255 => state,
+        i => EIGHT[0][i as usize] ^ (state >> 8),
+    }
+}
+
+#[cold]
+fn one_by_one(state: u32, word: u64) -> u32 {
+    word.to_le_bytes().into_iter().fold(state, one)
+}
+
+/// The top bit of the first of eight bytes that is 255; above it there may be others.
+#[inline(always)]
+fn first_255(x: u64) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    (!x).wrapping_sub(LOW) & x & (LOW << 7)
+}
+
+/// `words` without the zeros that it begins with.
+fn skip_zeros(words: &[[u8; 8]]) -> &[[u8; 8]] {
+    let mut rest = words;
+    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+        if head.as_flattened().iter().fold(0, |a, &b| a | b) != 0 {
+            break;
+        }
+        rest = tail;
+    }
+    while let Some((head, tail)) = rest.split_first() {
+        if u64::from_le_bytes(*head) != 0 {
+            break;
+        }
+        rest = tail;
+    }
+    rest
+}
+
 /// Row `k`, entry `b`: what a byte `b` leaves in the state after `k` more steps with zero bytes, as long as
 /// no step is left out. Row 0 is the table of one step.
 const fn rows<const N: usize>(first: usize) -> [[u32; 256]; N] {
@@ -33,7 +174,7 @@ const fn step(byte: u32) -> u32 {
     let mut k = 0;
     while k < 8 {
         c = if c & 1 != 0 {
-            (c >> 1) ^ 0xEDB8_8320
+            (c >> 1) ^ POLYNOMIAL
         } else {
             c >> 1
         };
@@ -42,172 +183,8 @@ const fn step(byte: u32) -> u32 {
     c
 }
 
-/// For eight bytes at once.
+/// For one step, and for eight at once.
 static EIGHT: [[u32; 256]; 8] = rows(0);
-/// The state 16 zero bytes on: its lowest byte counts from the last row.
-static SIXTEEN: [[u32; 256]; 4] = rows(12);
-
-/// The table indices that a byte of the state, by its place, causes in the next 16 steps: two words,
-/// the first step in the lowest byte.
-static INDICES: [[[u64; 2]; 256]; 4] = {
-    let rows: [[u32; 256]; 15] = rows(0);
-    let mut t = [[[0u64; 2]; 256]; 4];
-    let mut b = 0;
-    while b < 256 {
-        let mut all = b as u128;
-        let mut k = 0;
-        while k < 15 {
-            all |= ((rows[k][b] & 255) as u128) << (8 * (k + 1));
-            k += 1;
-        }
-        let mut place = 0;
-        while place < 4 {
-            let moved = all << (8 * place);
-            t[place][b] = [moved as u64, (moved >> 64) as u64];
-            place += 1;
-        }
-        b += 1;
-    }
-    t
-};
-
-/// The checksum of `bytes`, continuing from `crc` (0 to begin).
-pub fn checksum(crc: u32, bytes: &[u8]) -> u32 {
-    let mut s = State(!crc);
-    s.bytes(bytes);
-    s.sum()
-}
-
-/// A checksum in the making.
-///
-/// Several steps are made at once: without steps that are left out the state is linear in what went in. So
-/// are the indices of those steps, which are computed beside it; where one of them is 255, the steps
-/// are made one by one.
-#[derive(Clone, Copy)]
-pub struct State(u32);
-
-impl State {
-    /// Of no bytes yet.
-    pub fn begin() -> Self {
-        Self(u32::MAX)
-    }
-
-    /// The checksum of all that went in.
-    pub fn sum(self) -> u32 {
-        !self.0
-    }
-
-    /// More bytes.
-    pub fn bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            match u64::from_le_bytes(*word) {
-                0 => {
-                    let behind = skip_zeros(words.as_slice());
-                    self.zeros(8 * (1 + words.len() - behind.len()));
-                    words = behind.iter();
-                }
-                word => self.word(word),
-            }
-        }
-        for &b in rest {
-            self.one(b);
-        }
-    }
-
-    /// As many zero bytes.
-    pub fn zeros(&mut self, n: usize) {
-        let mut n = n;
-        while n >= 16 {
-            let [near, far] = indices(self.0.to_le_bytes());
-            if has_255(near) {
-                break;
-            }
-            if has_255(far) {
-                self.0 = eight_of(u64::from(self.0));
-                n -= 8;
-                break;
-            }
-            self.0 = sixteen_of(self.0.to_le_bytes());
-            n -= 16;
-        }
-        if n == 8 && self.0 & 255 != 255 {
-            return self.word(0);
-        }
-        while n > 0 && self.0 & 255 != 255 {
-            self.one(0);
-            n -= 1;
-        }
-    }
-
-    /// Eight more bytes, the first one lowest.
-    pub fn word(&mut self, word: u64) {
-        let x = word ^ u64::from(self.0);
-        let b = x.to_le_bytes();
-        let index = |i: usize| INDICES[i % 4][b[i] as usize][0] << (i / 4 * 32);
-        let seen = (index(0) ^ index(1) ^ index(2) ^ index(3))
-            ^ (index(4) ^ index(5) ^ index(6) ^ index(7));
-        if has_255(seen) {
-            for b in word.to_le_bytes() {
-                self.one(b);
-            }
-        } else {
-            self.0 = eight_of(x);
-        }
-    }
-
-    fn one(&mut self, byte: u8) {
-        let i = (self.0 ^ u32::from(byte)) & 255;
-        if i != 255 {
-            self.0 = EIGHT[0][i as usize] ^ (self.0 >> 8);
-        }
-    }
-}
-
-/// The state behind eight bytes, the state before them already in the first four.
-fn eight_of(x: u64) -> u32 {
-    let b = x.to_le_bytes();
-    let row = |i: usize| EIGHT[7 - i][b[i] as usize];
-    (row(0) ^ row(1) ^ row(2) ^ row(3)) ^ (row(4) ^ row(5) ^ row(6) ^ row(7))
-}
-
-/// The state behind 16 zero bytes.
-fn sixteen_of(s: [u8; 4]) -> u32 {
-    let row = |i: usize| SIXTEEN[3 - i][s[i] as usize];
-    (row(0) ^ row(1)) ^ (row(2) ^ row(3))
-}
-
-/// The indices of the next 16 steps with zero bytes.
-fn indices(s: [u8; 4]) -> [u64; 2] {
-    let index = |i: usize| INDICES[i][s[i] as usize];
-    let (a, b, c, d) = (index(0), index(1), index(2), index(3));
-    [a[0] ^ b[0] ^ c[0] ^ d[0], a[1] ^ b[1] ^ c[1] ^ d[1]]
-}
-
-/// Whether one of the eight bytes is 255.
-fn has_255(x: u64) -> bool {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    (!x).wrapping_sub(LOW) & x & (LOW << 7) != 0
-}
-
-/// `words` without the zeros that it begins with.
-fn skip_zeros(words: &[[u8; 8]]) -> &[[u8; 8]] {
-    let mut rest = words;
-    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
-        if head.as_flattened().iter().fold(0, |a, &b| a | b) != 0 {
-            break;
-        }
-        rest = tail;
-    }
-    while let Some((head, tail)) = rest.split_first() {
-        if u64::from_le_bytes(*head) != 0 {
-            break;
-        }
-        rest = tail;
-    }
-    rest
-}
 
 #[cfg(test)]
 mod tests {
@@ -220,6 +197,15 @@ mod tests {
             let i = (s ^ u32::from(b)) & 255;
             if i == 255 { s } else { step(i) ^ (s >> 8) }
         })
+    }
+
+    struct Zeros(usize);
+
+    impl Input for &Zeros {
+        #[inline(always)]
+        fn put_into(&self, state: &mut State<impl Steps>) {
+            state.zeros(self.0);
+        }
     }
 
     #[test]
@@ -252,9 +238,12 @@ mod tests {
             prop_assert_eq!(checksum(0, &bytes), want);
             let at = cut.index(bytes.len() + 1);
             prop_assert_eq!(checksum(checksum(0, &bytes[..at]), &bytes[at..]), want);
-            let mut zeros = State(!want);
-            zeros.zeros(bytes.len());
-            prop_assert_eq!(zeros.sum(), plain(want, &vec![0; bytes.len()]));
+            let by_tables = run(0, &bytes[..], Tables);
+            prop_assert_eq!(by_tables, want);
+            let zeros = Zeros(bytes.len());
+            let want = plain(want, &vec![0; bytes.len()]);
+            prop_assert_eq!(continued(by_tables, &zeros), want);
+            prop_assert_eq!(run(by_tables, &zeros, Tables), want);
         }
     }
 }

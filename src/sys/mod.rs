@@ -9,6 +9,7 @@
 compile_error!("64-bit targets only");
 
 pub mod callers;
+pub mod carryless;
 #[cfg(feature = "dlt")]
 pub mod dlt;
 pub mod file;

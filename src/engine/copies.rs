@@ -1,9 +1,10 @@
 //! The stores of a change, in their order: copies of a pair, delimiters, slots. docs/design.md proves each.
 
+use super::grown::slice;
 use super::index::{self, print_of};
 use super::state::intent;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side, Sums};
 use crate::format::key::Key;
 use crate::format::slot::{self, Slot, Word};
@@ -101,9 +102,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         table: u64,
         begins: bool,
     ) -> Result<u32> {
-        let mut both = [0; PAIR as usize];
+        let mut both = match self.zeros.take() {
+            Some(zeros) => zeros,
+            None => (slice(PAIR as usize, || 0)?.try_into()).map_err(|_| Error::Memory)?,
+        };
         let (a, b) = both.split_at_mut(block::SIZE);
-        let sum = if self.sizes.covers_all() && !value.is_empty() {
+        let in_parts = self.sizes.covers_all() && !value.is_empty();
+        let sum = if in_parts {
             let sums = Sums::of(key, value, table);
             for half in [&mut *a, &mut *b] {
                 block::fill(half, key, value, table);
@@ -124,6 +129,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             put_u64(b, 0, Side::B.delimiters(true).0);
         }
         self.store.write_pair(pair, &both)?;
+        if in_parts {
+            let (a, b) = both.split_at_mut(block::SIZE);
+            for half in [a, b] {
+                half[..block::VALUE + value.len()].fill(0);
+                put_u64(half, block::TABLE, 0);
+            }
+            self.zeros = Some(both);
+        }
         Ok(sum)
     }
 

@@ -43,7 +43,7 @@ pub use state::State;
 pub use storage::Storage;
 
 use crate::error::{Error, Result};
-use crate::format::block::{RawBlock, Side};
+use crate::format::block::{PAIR, RawBlock, Side};
 use crate::format::header::{self, Header};
 use crate::format::slot::Slot;
 use crate::format::table::{self, RawTable};
@@ -87,6 +87,8 @@ pub struct Engine<S, H> {
     /// there was made.
     index: Arc<Index>,
     rows: Vec<u64>,
+    /// Zeros in which the next new pair is made, once there was one.
+    zeros: Option<Box<[u8; PAIR as usize]>>,
 }
 
 /// A slot that was found, and where.
@@ -132,6 +134,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             tidy: Pairs::default(),
             index: Arc::new(Index::new(header.sizes.slots)?),
             rows: Vec::new(),
+            zeros: None,
         };
         engine.begin_life(header.clean)?;
         Ok(engine)

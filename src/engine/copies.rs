@@ -3,6 +3,7 @@
 use super::grown::slice;
 use super::index::{self, print_of};
 use super::state::intent;
+use super::survey::ByPair;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, PAIR, RawBlock, Side, Sums};
@@ -36,12 +37,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// ranges that `of` names. What takes long is to find their pages, and that is done side by side.
     pub(super) fn fetch_ahead<const N: usize>(
         &self,
-        slots: &[(usize, u16)],
+        slots: &[ByPair],
         n: usize,
         of: impl Fn(&Place) -> [(u64, usize); N],
     ) -> Result<()> {
         if n.is_multiple_of(AHEAD) {
-            for &(t, i) in slots.iter().skip(n + AHEAD).take(AHEAD) {
+            for &(_, t, i) in slots.iter().skip(n + AHEAD).take(AHEAD) {
                 for (at, len) in of(&self.place(t, i)?) {
                     self.store.fetch(at, len);
                 }

@@ -188,8 +188,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(false);
         }
         self.sync()?;
-        let logged = self.logged_slots()?;
-        for (n, &(t, i)) in logged.iter().enumerate() {
+        let logged = self.slots_by_pair(|slot| slot.record().is_some())?;
+        for (n, &(_, t, i)) in logged.iter().enumerate() {
             self.fetch_ahead(&logged, n, |place| {
                 let side = place.slot.word.side();
                 let copy = side.other().offset(place.pair);
@@ -199,18 +199,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.fold_pair(&place)?;
         }
         Ok(true)
-    }
-
-    fn logged_slots(&self) -> Result<Vec<(usize, u16)>> {
-        let mut logged = Vec::new();
-        self.each_slot(|t, i, slot| {
-            if slot.record().is_some() {
-                logged.try_reserve(1).map_err(|_| crate::Error::Memory)?;
-                logged.push((t, i));
-            }
-            Ok(())
-        })?;
-        Ok(logged)
     }
 
     /// The value goes into the copy that the word does not name, then the word says so, then nobody needs the record.

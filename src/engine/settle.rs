@@ -13,6 +13,7 @@
 
 use super::copies::SECTOR;
 use super::state::phase;
+use super::survey::ByPair;
 use super::{Engine, Outcome, Pair, Place, State, Storage};
 use crate::error::{Error, Result};
 use crate::format::block::{self, RawBlock, Side};
@@ -100,23 +101,18 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// has written, or takes a tag that stands for end delimiters.
     fn settle_pairs(&mut self) -> Result<(Vec<LateSlot>, bool)> {
         let all = self.st().recovered.load(Relaxed) != 0;
-        let (mut changed, mut waits) = (Vec::new(), false);
-        self.each_slot(|t, i, slot| {
-            // Damage in a closed file can say that a put has written a slot. Nobody else will look at what it names.
-            if all || slot.word.is_tagged() || slot.is_of_put() {
-                changed.try_reserve(1).map_err(|_| Error::Memory)?;
-                changed.push((t, i));
-            }
-            Ok(())
-        })?;
+        // Damage in a closed file can say that a put has written a slot. Nobody else will look at what it names.
+        let changed =
+            self.slots_by_pair(|slot| all || slot.word.is_tagged() || slot.is_of_put())?;
         self.settle_ends_of_empty(&changed)?;
+        let mut waits = false;
         let mut late = Vec::new();
         let mut later = |t, i, what| {
             late.try_reserve(1).map_err(|_| Error::Memory)?;
             late.push((t, i, what));
             Ok::<_, Error>(())
         };
-        for (n, &(t, i)) in changed.iter().enumerate() {
+        for (n, &(_, t, i)) in changed.iter().enumerate() {
             self.fetch_ahead(&changed, n, |place| {
                 let [a, b] = [Side::A, Side::B].map(|side| side.offset(place.pair));
                 let end = block::END as u64;
@@ -252,9 +248,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// An empty copy is about to lose the byte that tells it from a torn delete: before that its end
     /// delimiter must be live on the medium.
-    fn settle_ends_of_empty(&mut self, changed: &[(usize, u16)]) -> Result<()> {
+    fn settle_ends_of_empty(&mut self, changed: &[ByPair]) -> Result<()> {
         let mut some = false;
-        for &(t, i) in changed {
+        for &(_, t, i) in changed {
             let place = self.place(t, i)?;
             let side = place.slot.word.side();
             if place.pair == 0

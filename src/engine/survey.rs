@@ -9,6 +9,9 @@ use crate::format::slot::Slot;
 use crate::format::table::{self, RawTable};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// A used slot: offset of its pair, table, index.
+pub(super) type ByPair = (u64, usize, u16);
+
 /// One bit for each page of the file that a table or a pair lies in.
 pub(crate) struct Used {
     bits: Vec<u64>,
@@ -103,6 +106,21 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             }
         }
         Ok(())
+    }
+
+    /// The used slots that are of this kind, in the order of their pairs: one behind the other those are found much sooner
+    /// than at random.
+    pub(super) fn slots_by_pair(&self, is: impl Fn(Slot) -> bool) -> Result<Vec<ByPair>> {
+        let mut slots = Vec::new();
+        self.each_slot(|table, index, slot| {
+            if is(slot) {
+                slots.try_reserve(1).map_err(|_| Error::Memory)?;
+                slots.push((slot.a.unsigned_abs(), table, index));
+            }
+            Ok(())
+        })?;
+        slots.sort_unstable();
+        Ok(slots)
     }
 
     /// Learns where the next pair goes; answers what is in use.

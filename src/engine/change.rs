@@ -98,7 +98,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     e.store.fetch(at, slot::SIZE as usize);
                     let (block, other) = hint.blocks();
                     e.store.fetch_block(other, key.bytes().len());
-                    if !e.may_be_tidy(block.min(other), value) {
+                    if !e.may_be_tidy(hint.pair(), value) {
                         // The key, which is mostly short.
                         e.store.fetch(block, 1);
                     } else if at_once {
@@ -142,8 +142,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.may_write()?;
         self.ready()?;
         let mut found = self.find_with(key, |e, seen| {
-            if let Seen::Place(place) = seen {
-                e.fetch_ends(place);
+            match seen {
+                Seen::Hint(_, hint) => {
+                    let (block, other) = hint.blocks();
+                    e.store.fetch(block, 1);
+                    e.store.fetch(other, 1);
+                }
+                Seen::Place(place) => e.fetch_ends(place.pair),
             }
             Ok(None)
         })?;

@@ -168,8 +168,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// The four delimiters of a pair are about to be stored.
-    pub(super) fn fetch_ends(&self, place: &Place) {
-        for at in [Side::A, Side::B].map(|side| side.offset(place.pair)) {
+    pub(super) fn fetch_ends(&self, pair: u64) {
+        for at in [Side::A, Side::B].map(|side| side.offset(pair)) {
             self.store.fetch(at, 8);
             self.store.fetch(at + block::END as u64, 8);
         }

@@ -86,12 +86,17 @@ impl Hint {
         (self.0 >> 1) & ((1 << SLOT_BITS) - 1) == u32::from(slot)
     }
 
+    /// Offset of the pair.
+    #[inline(always)]
+    pub fn pair(self) -> u64 {
+        u64::from(self.0 >> (1 + SLOT_BITS)) * PAGE
+    }
+
     /// The block that is probably current, and the other one.
     #[inline(always)]
     pub fn blocks(self) -> (u64, u64) {
         let side = if self.0 & 1 == 0 { Side::A } else { Side::B };
-        let pair = u64::from(self.0 >> (1 + SLOT_BITS)) * PAGE;
-        (side.offset(pair), side.other().offset(pair))
+        (side.offset(self.pair()), side.other().offset(self.pair()))
     }
 }
 

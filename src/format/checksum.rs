@@ -23,14 +23,14 @@ pub fn checksum(crc: u32, bytes: &[u8]) -> u32 {
 }
 
 /// What goes into a checksum.
-pub trait Input {
-    /// All of it, in its order. Has to be `#[inline(always)]`, see [`Work`].
+pub(crate) trait Input {
+    /// All of it, in its order. Has to be `#[inline(always)]`, or each step costs a call.
     fn put_into(&self, state: &mut State<impl Steps>);
 }
 
 /// The checksum of this, continuing from `crc` (0 to begin).
 #[inline(always)]
-pub fn continued(crc: u32, input: impl Input) -> u32 {
+pub(crate) fn continued(crc: u32, input: impl Input) -> u32 {
     carryless::work(Run { crc, input }).unwrap_or_else(|w| run(w.crc, w.input, Tables))
 }
 
@@ -57,7 +57,7 @@ impl<I: Input> Work for Run<I> {
 
 /// A checksum in the making.
 #[derive(Clone, Copy)]
-pub struct State<S> {
+pub(crate) struct State<S> {
     state: u32,
     steps: S,
 }
@@ -105,7 +105,7 @@ impl Input for &[u8] {
 }
 
 /// Several steps at once.
-pub trait Steps: Copy {
+pub(crate) trait Steps: Copy {
     /// The state behind eight bytes, `None` if a step is left out.
     fn word(self, state: u32, word: u64) -> Option<u32>;
     /// The state behind as many zero bytes.

@@ -86,14 +86,17 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// current one is not touched.
     fn find_to_put(&mut self, key: &Key, value: &[u8]) -> Result<(Found, Ahead)> {
         let mut ahead = Ahead::default();
-        let mut summed = None;
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
         // Else the value may go into the log.
         let at_once = !self.store.is_lasting();
         let found = self.find_with(key, |e, seen| {
             let sums = |table: usize| Sums::of(key.bytes(), value, table as u64);
             let place = match seen {
-                Seen::Hint(table, hint) => {
+                Seen::Table(table, hint) => {
+                    ahead = Ahead::default();
+                    let Some(hint) = hint else {
+                        return Ok(None);
+                    };
                     let at = table::slot_offset(e.tables[table], slot);
                     e.store.fetch(at, slot::SIZE as usize);
                     let (block, other) = hint.blocks();
@@ -102,14 +105,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                         // The key, which is mostly short.
                         e.store.fetch(block, 1);
                     } else if at_once {
-                        summed = Some((table, sums(table)));
+                        ahead.sums = Some(sums(table));
                     }
                     return Ok(None);
                 }
                 Seen::Place(place) => place,
             };
-            let known = summed.filter(|&(table, _)| table == place.table);
-            ahead.sums = known.map(|(_, sums)| sums);
             if !e.is_settled(place) || !e.may_be_tidy(place.pair, value) {
                 return Ok(None);
             }
@@ -143,12 +144,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.ready()?;
         let mut found = self.find_with(key, |e, seen| {
             match seen {
-                Seen::Hint(_, hint) => {
+                Seen::Table(_, None) => {}
+                Seen::Table(_, Some(hint)) => {
                     let (block, other) = hint.blocks();
                     e.store.fetch(block, 1);
                     e.store.fetch(other, 1);
                 }
-                Seen::Place(place) => e.fetch_ends(place.pair),
+                Seen::Place(place) => e.fetch_ends(place),
             }
             Ok(None)
         })?;

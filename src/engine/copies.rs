@@ -131,8 +131,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         }
         self.store.write_pair(pair, &both)?;
         if in_parts {
-            let (a, b) = both.split_at_mut(block::SIZE);
-            for half in [a, b] {
+            for half in both.chunks_exact_mut(block::SIZE) {
                 half[..block::VALUE + value.len()].fill(0);
                 put_u64(half, block::TABLE, 0);
             }
@@ -168,8 +167,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     /// The four delimiters of a pair are about to be stored.
-    pub(super) fn fetch_ends(&self, pair: u64) {
-        for at in [Side::A, Side::B].map(|side| side.offset(pair)) {
+    pub(super) fn fetch_ends(&self, place: &Place) {
+        for at in [Side::A, Side::B].map(|side| side.offset(place.pair)) {
             self.store.fetch(at, 8);
             self.store.fetch(at + block::END as u64, 8);
         }

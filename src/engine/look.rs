@@ -22,9 +22,9 @@ pub(crate) enum Found {
 
 /// Where a key may be.
 pub(crate) enum Seen<'a> {
-    /// In this table. Neither slot nor pair was touched yet.
-    Hint(usize, Hint),
-    /// Here.
+    /// In this table, and perhaps there. Neither slot nor pair was touched yet.
+    Table(usize, Option<Hint>),
+    /// Here, in that table.
     Place(&'a Place),
 }
 
@@ -64,7 +64,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Looks through the whole chain of `key`.
     pub(crate) fn find(&mut self, key: &Key) -> Result<Found> {
         self.find_with(key, |e, seen| {
-            e.fetch_to_read(&seen);
+            if let Seen::Table(_, Some(hint)) = seen {
+                e.store.fetch_block(hint.blocks().0, 0);
+            }
             Ok(None)
         })
     }
@@ -86,9 +88,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             let Some((n, hint)) = self.candidate(slot, t, print) else {
                 break;
             };
-            if let Some(hint) = hint {
-                look(self, Seen::Hint(n, hint))?;
-            }
+            look(self, Seen::Table(n, hint))?;
             let place = self.place(n, slot)?;
             if let Some(side) = look(self, Seen::Place(&place))? {
                 return Ok(Found::Live(place, side));
@@ -109,13 +109,6 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             t = n + 1;
         }
         Ok(damaged.map_or(Found::Absent, Found::Damaged))
-    }
-
-    /// The current copy is about to be read.
-    fn fetch_to_read(&self, seen: &Seen) {
-        if let Seen::Hint(_, hint) = seen {
-            self.store.fetch_block(hint.blocks().0, 0);
-        }
     }
 
     /// The first slot of a chain, through which [`Engine::find`] has just looked, that holds a deleted pair.

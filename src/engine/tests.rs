@@ -3,7 +3,7 @@
 use super::storage::{Event, Memory, Storage};
 use super::{Engine, Position, State};
 use crate::format::Sizes;
-use crate::format::block::{RawBlock, Side};
+use crate::format::block::{self, RawBlock, Side};
 use crate::format::header::Header;
 use crate::format::key::Key;
 use crate::format::slot::Slot;
@@ -398,6 +398,24 @@ fn a_live_slot_on_a_deleted_pair_is_used_again() {
     let mut e = open(e.store().bytes());
     assert_eq!(all(&mut e).len(), 1);
     assert_eq!(e.store().bytes().len(), 32768, "the same pair");
+}
+
+#[test]
+fn a_put_over_one_in_a_deleted_pair_makes_the_other_copy_live() {
+    // A key was deleted and put again, into copy A alone: B is its deleted record still, with the same key and all zeros
+    // behind. The next value goes to B. With the delimiters that it had, the original would take A's for the last one, for ever.
+    let mut e = with_a_and_b(b"1", b"2");
+    e.delete(b"a").expect("deletes");
+    e.sync().expect("syncs");
+    e.put(b"a", b"3").expect("puts");
+    let b = pair_of(&e.store().bytes(), b"a") + block::SIZE;
+    let start = |e: &Mem| u64_at(&e.store().bytes(), b);
+    assert_eq!(start(&e), Side::B.delimiters(false).0);
+    e.sync().expect("syncs");
+    e.put(b"a", b"4").expect("puts");
+    assert_eq!(start(&e), Side::B.delimiters(true).0);
+    let mut e = open(e.store().bytes());
+    assert_eq!(all(&mut e)[&b"a"[..]], b"4");
 }
 
 #[test]

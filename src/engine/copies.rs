@@ -61,11 +61,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(super) fn store_field(&self, field: u64, words: Range<usize>, value: &[u8]) -> Result<()> {
         let mut some = [0; 16];
         for from in words.clone().step_by(some.len()) {
-            let n = (words.end - from).min(some.len());
-            for (i, word) in (from..).zip(&mut some[..n]) {
-                *word = block::value_word(value, i);
-            }
-            self.store.store_all(field + 8 * from as u64, &some[..n])?;
+            let some = &mut some[..(words.end - from).min(16)];
+            block::value_words(value, from, some);
+            self.store.store_all(field + 8 * from as u64, some)?;
         }
         Ok(())
     }

@@ -118,6 +118,25 @@ pub fn value_word(value: &[u8], i: usize) -> u64 {
     }
 }
 
+/// As many words of that field as there is room for, from word `i` on.
+pub fn value_words(value: &[u8], i: usize, words: &mut [u64]) {
+    let (words, at) = match (i, words) {
+        (0, [first, words @ ..]) => {
+            *first = value_word(value, 0);
+            (words, 4)
+        }
+        (i, words) => (words, (8 * i).saturating_sub(4)),
+    };
+    let (whole, _) = value.get(at..).unwrap_or_default().as_chunks::<8>();
+    for (word, bytes) in words.iter_mut().zip(whole) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    if let [next, behind @ ..] = words.split_at_mut(whole.len().min(words.len())).1 {
+        *next = word_of(value, at + 8 * whole.len());
+        behind.fill(0);
+    }
+}
+
 /// Both sums of a block that is tidy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sums {
@@ -374,6 +393,19 @@ mod tests {
         assert_eq!((v.kind, v.good), (Kind::Live, true));
         assert_eq!(u64_at(&b.0[..], CHECKSUM), 0xa62f_fa00);
         assert_eq!(b.check(settings(), Side::B).kind, Kind::Nothing);
+    }
+
+    #[test]
+    fn words_of_a_value_one_by_one_and_at_once() {
+        for size in 0..40 {
+            let value: Vec<u8> = (1..=size).collect();
+            for (from, n) in (0..8).flat_map(|from| (0..8).map(move |n| (from, n))) {
+                let mut words = vec![u64::MAX; n];
+                value_words(&value, from, &mut words);
+                let one_by_one: Vec<_> = (from..from + n).map(|i| value_word(&value, i)).collect();
+                assert_eq!(words, one_by_one, "{size} bytes, {n} from {from} on");
+            }
+        }
     }
 
     proptest::proptest! {

@@ -88,20 +88,40 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
         .map_or(0, u64::from_le_bytes)
 }
 
-/// Eight bytes from `at` on, the first one lowest; zeros behind their end.
+/// Eight bytes from `at` on, the first one lowest; zeros behind their end. No copy of as many as there are, which costs more
+/// than what the words are for.
 #[inline]
 pub(crate) fn word_of(bytes: &[u8], at: usize) -> u64 {
-    if let Some(word) = bytes.get(at..at + 8) {
-        return u64_at(word, 0);
+    let rest = bytes.get(at..).unwrap_or_default();
+    match (rest.first_chunk(), bytes.last_chunk()) {
+        (Some(word), _) => u64::from_le_bytes(*word),
+        _ if rest.is_empty() => 0,
+        // The last eight, without those in front of the rest.
+        (_, Some(last)) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+        _ => rest.iter().rfold(0, |word, &b| word << 8 | u64::from(b)),
     }
-    let mut word = [0; 8];
-    if let Some(rest) = bytes.get(at..) {
-        word[..rest.len()].copy_from_slice(rest);
-    }
-    u64::from_le_bytes(word)
 }
 
 /// Writes a little-endian `u64` at `at`, which the caller knows to be inside.
 pub(crate) fn put_u64(bytes: &mut [u8], at: usize, v: u64) {
     bytes[at..at + 8].copy_from_slice(&v.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_the_last_byte_a_word_is_zero() {
+        let bytes: Vec<u8> = (1..=20).collect();
+        for len in 0..=bytes.len() {
+            for at in 0..=len + 9 {
+                let mut word = [0; 8];
+                let rest = bytes[..len].iter().skip(at);
+                word.iter_mut().zip(rest).for_each(|(to, &b)| *to = b);
+                let word = u64::from_le_bytes(word);
+                assert_eq!(word_of(&bytes[..len], at), word, "{len} {at}");
+            }
+        }
+    }
 }

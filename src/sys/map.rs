@@ -481,7 +481,10 @@ impl Storage for FileMap {
     }
 
     fn sync(&self) -> Result<()> {
-        Ok(self.file.sync()?)
+        match self.lasting {
+            true => Ok(self.file.sync()?),
+            false => Ok(()),
+        }
     }
 
     fn sync_range(&self, at: u64, len: u64) -> Result<()> {

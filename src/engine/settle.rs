@@ -238,8 +238,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     }
 
     fn is_same(&self, one: u64, other: u64, len: usize) -> Result<bool> {
-        for at in (0..len).step_by(8) {
-            if self.store.load(one + at as u64)? != self.store.load(other + at as u64)? {
+        let mut parts = [[0; SECTOR as usize]; 2];
+        for at in (0..len).step_by(SECTOR as usize) {
+            let n = (len - at).min(SECTOR as usize);
+            for (part, from) in parts.iter_mut().zip([one, other]) {
+                self.store.read(from + at as u64, &mut part[..n])?;
+            }
+            if parts[0][..n] != parts[1][..n] {
                 return Ok(false);
             }
         }

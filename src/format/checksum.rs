@@ -36,9 +36,12 @@ pub(crate) fn continued(crc: u32, input: impl Input) -> u32 {
 
 #[inline(always)]
 fn run(crc: u32, input: impl Input, steps: impl Steps) -> u32 {
-    let mut state = State { state: !crc, steps };
+    let mut state = State {
+        state: steps.begin(!crc),
+        steps,
+    };
     input.put_into(&mut state);
-    !state.state
+    !steps.end(state.state)
 }
 
 struct Run<I> {
@@ -57,8 +60,8 @@ impl<I: Input> Work for Run<I> {
 
 /// A checksum in the making.
 #[derive(Clone, Copy)]
-pub(crate) struct State<S> {
-    state: u32,
+pub(crate) struct State<S: Steps> {
+    state: S::State,
     steps: S,
 }
 
@@ -68,8 +71,16 @@ impl<S: Steps> State<S> {
     pub fn word(&mut self, word: u64) {
         self.state = match self.steps.word(self.state, word) {
             Some(state) => state,
-            None => one_by_one(self.state, word),
+            None => self
+                .steps
+                .begin(one_by_one(self.steps.end(self.state), word)),
         };
+    }
+
+    /// One more byte.
+    fn byte(&mut self, byte: u8) {
+        let state = one(self.steps.end(self.state), byte);
+        self.state = self.steps.begin(state);
     }
 
     /// As many zero bytes.
@@ -99,17 +110,21 @@ impl Input for &[u8] {
             }
         }
         for &b in rest {
-            state.state = one(state.state, b);
+            state.byte(b);
         }
     }
 }
 
 /// Several steps at once.
 pub(crate) trait Steps: Copy {
+    /// The state, where these steps need it.
+    type State: Copy;
+    fn begin(self, state: u32) -> Self::State;
+    fn end(self, state: Self::State) -> u32;
     /// The state behind eight bytes, `None` if a step is left out.
-    fn word(self, state: u32, word: u64) -> Option<u32>;
+    fn word(self, state: Self::State, word: u64) -> Option<Self::State>;
     /// The state behind as many zero bytes.
-    fn zeros(self, state: u32, n: usize) -> u32;
+    fn zeros(self, state: Self::State, n: usize) -> Self::State;
 }
 
 fn one(state: u32, byte: u8) -> u32 {

@@ -3,8 +3,17 @@
 
 /// Can multiply.
 pub trait Multiply: Copy {
-    /// The product, its lower and its upper 64 bits.
-    fn multiply(self, a: u64, b: u64) -> [u64; 2];
+    /// Two words, where products are made: the way there and back takes longer than a product.
+    type Pair: Copy;
+    fn pair(self, lower: u64, upper: u64) -> Self::Pair;
+    /// The lower and the upper word.
+    fn words(self, pair: Self::Pair) -> [u64; 2];
+    /// The sum of the polynomials of each word.
+    fn add(self, a: Self::Pair, b: Self::Pair) -> Self::Pair;
+    /// The product of the lower word of `a` and this one.
+    fn lower_times(self, a: Self::Pair, b: u64) -> Self::Pair;
+    /// That of the upper word.
+    fn upper_times(self, a: Self::Pair, b: u64) -> Self::Pair;
 }
 
 /// What is to be done with such products. All of it has to be `#[inline(always)]`, or each of them costs a call.
@@ -28,7 +37,8 @@ pub fn work<W: Work>(work: W) -> Result<W::Answer, W> {
 mod x86_64 {
     use super::{Multiply, Work};
     use std::arch::x86_64::{
-        _mm_clmulepi64_si128, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_unpackhi_epi64,
+        __m128i, _mm_clmulepi64_si128, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_set_epi64x,
+        _mm_unpackhi_epi64, _mm_xor_si128,
     };
 
     #[target_feature(enable = "pclmulqdq")]
@@ -41,15 +51,38 @@ mod x86_64 {
     struct Instruction(());
 
     impl Multiply for Instruction {
+        type Pair = __m128i;
+
         #[inline(always)]
-        fn multiply(self, a: u64, b: u64) -> [u64; 2] {
-            // SAFETY: who has an `Instruction` runs where the processor has it; the others are in all of this kind.
-            unsafe {
-                let (a, b) = (_mm_cvtsi64_si128(a as i64), _mm_cvtsi64_si128(b as i64));
-                let product = _mm_clmulepi64_si128::<0>(a, b);
-                let upper = _mm_cvtsi128_si64(_mm_unpackhi_epi64(product, product));
-                [_mm_cvtsi128_si64(product) as u64, upper as u64]
-            }
+        fn pair(self, lower: u64, upper: u64) -> __m128i {
+            // SAFETY: every processor of this kind has it.
+            unsafe { _mm_set_epi64x(upper as i64, lower as i64) }
+        }
+
+        #[inline(always)]
+        fn words(self, pair: __m128i) -> [u64; 2] {
+            // SAFETY: as above.
+            let word = |pair| unsafe { _mm_cvtsi128_si64(pair) } as u64;
+            // SAFETY: as above.
+            [word(pair), word(unsafe { _mm_unpackhi_epi64(pair, pair) })]
+        }
+
+        #[inline(always)]
+        fn add(self, a: __m128i, b: __m128i) -> __m128i {
+            // SAFETY: as above.
+            unsafe { _mm_xor_si128(a, b) }
+        }
+
+        #[inline(always)]
+        fn lower_times(self, a: __m128i, b: u64) -> __m128i {
+            // SAFETY: who has an `Instruction` runs where the processor can multiply so.
+            unsafe { _mm_clmulepi64_si128::<0x00>(a, _mm_cvtsi64_si128(b as i64)) }
+        }
+
+        #[inline(always)]
+        fn upper_times(self, a: __m128i, b: u64) -> __m128i {
+            // SAFETY: as above.
+            unsafe { _mm_clmulepi64_si128::<0x01>(a, _mm_cvtsi64_si128(b as i64)) }
         }
     }
 }
@@ -61,10 +94,28 @@ pub struct Shifts;
 
 #[cfg(test)]
 impl Multiply for Shifts {
-    fn multiply(self, a: u64, b: u64) -> [u64; 2] {
+    type Pair = [u64; 2];
+
+    fn pair(self, lower: u64, upper: u64) -> [u64; 2] {
+        [lower, upper]
+    }
+
+    fn words(self, pair: [u64; 2]) -> [u64; 2] {
+        pair
+    }
+
+    fn add(self, a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
+        [a[0] ^ b[0], a[1] ^ b[1]]
+    }
+
+    fn lower_times(self, [a, _]: [u64; 2], b: u64) -> [u64; 2] {
         let ones = (0..64).filter(|i| b >> i & 1 != 0);
         let product = ones.fold(0, |sum, i| sum ^ u128::from(a) << i);
         [product as u64, (product >> 64) as u64]
+    }
+
+    fn upper_times(self, [_, a]: [u64; 2], b: u64) -> [u64; 2] {
+        self.lower_times([a, 0], b)
     }
 }
 
@@ -72,13 +123,16 @@ impl Multiply for Shifts {
 mod tests {
     use super::*;
 
-    struct Product(u64, u64);
+    /// Both words of a pair times another word, and the sum of these.
+    struct Products([u64; 2], u64);
 
-    impl Work for Product {
-        type Answer = [u64; 2];
+    impl Work for Products {
+        type Answer = [[u64; 2]; 3];
         #[inline(always)]
-        fn run(self, by: impl Multiply) -> [u64; 2] {
-            by.multiply(self.0, self.1)
+        fn run(self, by: impl Multiply) -> [[u64; 2]; 3] {
+            let pair = by.pair(self.0[0], self.0[1]);
+            let (lower, upper) = (by.lower_times(pair, self.1), by.upper_times(pair, self.1));
+            [lower, upper, by.add(lower, upper)].map(|pair| by.words(pair))
         }
     }
 
@@ -87,8 +141,8 @@ mod tests {
         let mut a = 0x9E37_79B9_7F4A_7C15u64;
         let mut b = !0;
         for _ in 0..1000 {
-            if let Ok(product) = work(Product(a, b)) {
-                assert_eq!(product, Shifts.multiply(a, b));
+            if let Ok(products) = work(Products([a, a.rotate_left(32)], b)) {
+                assert_eq!(products, Products([a, a.rotate_left(32)], b).run(Shifts));
             }
             (a, b) = (
                 b.rotate_left(9) ^ a << 3,

@@ -2,8 +2,8 @@
 //!
 //! A step of one bit divides: with bits as coefficients, in the order in which they are taken, the lowest first, what goes in is divided
 //! by [`DIVISOR`] as a power series, or multiplied by its [`INVERSE`]. The bits of the quotient say where the divisor was
-//! subtracted. Eight of them tell the index of a step of one byte, and 32 of them, times the divisor, the state in front of
-//! them.
+//! subtracted. Eight of them tell the index of a step of one byte. Times the divisor, 32 of them are the state in front of them, and 64 have
+//! that behind them above bit 64.
 
 use super::{POLYNOMIAL, Steps, first_255};
 use crate::sys::carryless::Multiply;
@@ -43,35 +43,44 @@ fn left_out(quotient: u64) -> u64 {
     first_255(quotient ^ u64::from_ne_bytes([!LEFT_OUT; 8]))
 }
 
-impl<M: Multiply> Products<M> {
-    /// The state whose next bits of the quotient are these, of which the lower 32 count.
-    #[inline(always)]
-    fn state(self, quotient: u64) -> u32 {
-        self.0.multiply(quotient, DIVISOR)[0] as u32
-    }
-}
-
 impl<M: Multiply> Steps for Products<M> {
+    /// In the upper word. What the lower one has does not count.
+    type State = M::Pair;
+
     #[inline(always)]
-    fn word(self, state: u32, word: u64) -> Option<u32> {
-        let [quotient, _] = self.0.multiply(word ^ u64::from(state), INVERSE[0]);
-        let [_, behind] = self.0.multiply(quotient, DIVISOR);
-        (left_out(quotient) == 0).then_some(behind as u32)
+    fn begin(self, state: u32) -> M::Pair {
+        self.0.pair(0, u64::from(state))
     }
 
     #[inline(always)]
-    fn zeros(self, mut state: u32, mut n: usize) -> u32 {
+    fn end(self, state: M::Pair) -> u32 {
+        self.0.words(state)[1] as u32
+    }
+
+    #[inline(always)]
+    fn word(self, state: M::Pair, word: u64) -> Option<M::Pair> {
+        let by = self.0;
+        let dividend = by.add(state, by.pair(0, word));
+        let quotient = by.upper_times(dividend, INVERSE[0]);
+        let behind = by.lower_times(quotient, DIVISOR);
+        (left_out(by.words(quotient)[0]) == 0).then_some(behind)
+    }
+
+    #[inline(always)]
+    fn zeros(self, mut state: M::Pair, mut n: usize) -> M::Pair {
+        let by = self.0;
         loop {
             let mut quotient = [0; BLOCK + 1];
             let mut carry = 0;
             for (quotient, inverse) in quotient.iter_mut().zip(INVERSE) {
-                let [lower, upper] = self.0.multiply(u64::from(state), inverse);
+                let [lower, upper] = by.words(by.upper_times(state, inverse));
                 *quotient = lower ^ carry;
                 carry = upper;
             }
             let ends = quotient[..BLOCK].iter().map(|&q| left_out(q));
             if ends.clone().fold(0, |a, b| a | b) == 0 && n >= 8 * BLOCK {
-                state = self.state(quotient[BLOCK]);
+                // As behind a word, the last of these.
+                state = by.lower_times(by.pair(quotient[BLOCK - 1], 0), DIVISOR);
                 n -= 8 * BLOCK;
                 continue;
             }
@@ -84,7 +93,8 @@ impl<M: Multiply> Steps for Products<M> {
             }
             let (i, bits) = (at / 8, 8 * (at % 8));
             let pair = u128::from(quotient[i + 1]) << 64 | u128::from(quotient[i]);
-            return self.state((pair >> bits) as u64);
+            let next = by.pair((pair >> bits) as u64, 0);
+            return self.begin(by.words(by.lower_times(next, DIVISOR))[0] as u32);
         }
     }
 }

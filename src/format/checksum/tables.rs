@@ -37,6 +37,16 @@ static INDICES: [[[u64; 2]; 256]; 4] = {
 pub struct Tables;
 
 impl Steps for Tables {
+    type State = u32;
+
+    fn begin(self, state: u32) -> u32 {
+        state
+    }
+
+    fn end(self, state: u32) -> u32 {
+        state
+    }
+
     fn word(self, state: u32, word: u64) -> Option<u32> {
         let x = word ^ u64::from(state);
         let b = x.to_le_bytes();

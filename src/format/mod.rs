@@ -88,8 +88,8 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
         .map_or(0, u64::from_le_bytes)
 }
 
-/// Eight bytes from `at` on, the first one lowest; zeros behind their end. No copy of as many as there are, which costs more
-/// than what the words are for.
+/// Eight bytes from `at` on, the first one lowest; zeros behind their end. Not by a copy of as many as there are: that is a
+/// call, for a few bytes.
 #[inline]
 pub(crate) fn word_of(bytes: &[u8], at: usize) -> u64 {
     let rest = bytes.get(at..).unwrap_or_default();

@@ -1,15 +1,15 @@
 //! Which slot a key belongs to.
 
+use super::last_word;
+
 /// djb2 over the bytes of the key, without a NUL behind it.
 pub fn djb2(key: &[u8]) -> u64 {
     let (whole, rest) = key.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
     let mut hash = Djb2::new();
     for word in whole {
         hash.eight(u64::from_le_bytes(*word));
     }
-    hash.end(u64::from_le_bytes(last), rest.len())
+    hash.end(last_word(key, rest), rest.len())
 }
 
 /// The hash in the making, eight bytes at a time.

@@ -1,7 +1,7 @@
 //! A key, made ready to be compared and hashed.
 
 use super::block::KEY_LEN;
-use super::hash;
+use super::{hash, last_word};
 
 /// A key that a database can hold: 1 to 127 bytes, none of them 0.
 #[derive(Clone, Copy)]
@@ -25,11 +25,7 @@ impl<'a> Key<'a> {
             return None;
         }
         let (whole, rest) = bytes.as_chunks::<8>();
-        let last = match bytes.last_chunk::<8>() {
-            Some(_) if rest.is_empty() => 0,
-            Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
-            None => rest.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b)),
-        };
+        let last = last_word(bytes, rest);
         let mut hash = hash::Djb2::new();
         for word in whole {
             hash.eight(u64::from_le_bytes(*word));

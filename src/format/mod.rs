@@ -93,12 +93,20 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[inline]
 pub(crate) fn word_of(bytes: &[u8], at: usize) -> u64 {
     let rest = bytes.get(at..).unwrap_or_default();
-    match (rest.first_chunk(), bytes.last_chunk()) {
-        (Some(word), _) => u64::from_le_bytes(*word),
-        _ if rest.is_empty() => 0,
-        // The last eight, without those in front of the rest.
-        (_, Some(last)) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
-        _ => rest.iter().rfold(0, |word, &b| word << 8 | u64::from(b)),
+    match rest.first_chunk() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => last_word(bytes, rest),
+    }
+}
+
+/// The same for the last of these bytes, fewer than eight.
+#[inline(always)]
+pub(crate) fn last_word(bytes: &[u8], last: &[u8]) -> u64 {
+    match bytes.last_chunk() {
+        _ if last.is_empty() => 0,
+        // Without those in front of the last ones.
+        Some(word) => u64::from_le_bytes(*word) >> (64 - 8 * last.len()),
+        None => last.iter().rfold(0, |word, &b| word << 8 | u64::from(b)),
     }
 }
 

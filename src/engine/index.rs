@@ -620,6 +620,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(hash::djb2(block::key_in(&field)))
     }
 
+    /// A key is about to be looked up: the line of memory that tells where it is comes while locks are taken.
+    #[inline(always)]
+    pub(crate) fn fetch_place(&self, key: &Key) {
+        let slot = hash::slot_of(key.hash(), self.sizes.slots);
+        self.index.places.fetch(slot, print_of(key.hash()));
+    }
+
     /// The first table from `from` on where a key with this fingerprint may be, and perhaps what is known of its blocks. The row is
     /// made.
     pub(crate) fn candidate(

@@ -10,6 +10,7 @@ use super::grown::{Grown, slice};
 use crate::error::Result;
 use crate::format::PAGE;
 use crate::format::block::Side;
+use crate::sys::prefetch::fetch_line;
 use std::sync::atomic::{
     AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -151,6 +152,14 @@ impl Places {
             next = if next + 1 == lines.len() { 0 } else { next + 1 };
             line
         })
+    }
+
+    /// A fingerprint is about to be looked up.
+    #[inline(always)]
+    pub fn fetch(&self, slot: u16, print: u16) {
+        if let Some(line) = Self::path(self.lines(), slot, print).next() {
+            fetch_line(line);
+        }
     }
 
     /// Looks a fingerprint up.

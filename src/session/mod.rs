@@ -420,6 +420,7 @@ impl Session {
     ) -> Result<()> {
         self.may_write()?;
         let key = key.ok_or(Error::NO_KEY)?;
+        self.engine.fetch_place(&key);
         self.with(|e| e.put_key(&key, value, memory))
     }
 
@@ -430,7 +431,10 @@ impl Session {
     pub fn delete(&mut self, key: Option<Key>, memory: impl Fn() -> Result<()>) -> Result<bool> {
         self.may_write()?;
         match key {
-            Some(key) => self.with(|e| e.delete_key(&key, memory)),
+            Some(key) => {
+                self.engine.fetch_place(&key);
+                self.with(|e| e.delete_key(&key, memory))
+            }
             None => Ok(false),
         }
     }

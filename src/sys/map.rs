@@ -5,6 +5,7 @@
 //! asked for whenever one would.
 
 use super::file::File;
+use super::prefetch::prefetch;
 use super::sigbus::{self, Guard};
 use super::{errno, retry, room_allowed};
 use crate::engine::Storage;
@@ -503,24 +504,6 @@ impl Storage for FileMap {
     fn is_file(&self) -> bool {
         true
     }
-}
-
-/// Tells the processor that this address is about to be read.
-#[inline(always)]
-fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nostack, readonly, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
 }
 
 /// The word `from` bytes behind `at`.

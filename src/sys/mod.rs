@@ -17,6 +17,7 @@ pub mod fork;
 pub mod lock;
 pub mod map;
 pub mod names;
+pub mod prefetch;
 pub mod published;
 #[cfg(feature = "capi")]
 mod reserve;

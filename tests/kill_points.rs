@@ -40,7 +40,7 @@ struct Board {
     stores: AtomicU64,
     fatal: AtomicU64,
     /// The stores counted when each call began.
-    stores_before: [AtomicU64; 8],
+    stores_before: [AtomicU64; 16],
     /// The answer that was not the expected one: call number + 1, and what it answered.
     wrong: AtomicU64,
     answer: AtomicU64,
@@ -66,6 +66,8 @@ struct Scenario {
     /// If not empty, another process makes these calls first, and is killed in the middle of the last one.
     wreck: &'static [Do],
     calls: &'static [Do],
+    /// Of stores only those from this call on, and one in 13: of those of long values few differ.
+    since: usize,
 }
 
 impl Scenario {
@@ -86,36 +88,42 @@ const FIRST_PUT: Scenario = Scenario {
     before: &[],
     wreck: &[],
     calls: &[Open, Put(A, 100, 1), Close],
+    since: 0,
 };
 const OVERWRITE: Scenario = Scenario {
     name: "overwrite",
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
     wreck: &[],
     calls: &[Open, Put(A, 90, 3), Put(A, 120, 4), Close],
+    since: 0,
 };
 const DELETE: Scenario = Scenario {
     name: "delete",
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
     wreck: &[],
     calls: &[Open, Delete(A), Close],
+    since: 0,
 };
 const PUT_AGAIN: Scenario = Scenario {
     name: "put into a deleted slot",
     before: &[Put(A, 100, 1), Put(B, 210, 2), Delete(A)],
     wreck: &[],
     calls: &[Open, Put(TWIN, 90, 3), Close],
+    since: 0,
 };
 const SECOND_TABLE: Scenario = Scenario {
     name: "second table",
     before: &[Put(A, 100, 1)],
     wreck: &[],
     calls: &[Open, Put(TWIN, 90, 3), Close],
+    since: 0,
 };
 const LAST_CLOSE: Scenario = Scenario {
     name: "last close",
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
     wreck: &[],
     calls: &[Open, Put(C, 60, 3), Put(A, 0, 4), Delete(B), Close],
+    since: 0,
 };
 /// The third change of a key goes into the redo log, and from there into its pair. A new table takes the place of the
 /// log, then there is another one.
@@ -135,6 +143,31 @@ const LOG: Scenario = Scenario {
         Delete(A),
         Close,
     ],
+    since: 0,
+};
+
+/// A value fills a page, and eight pages are a half of the log: the last put finds it full, brings both values to the place where it
+/// goes on, and puts its own there.
+const OTHER_HALF: Scenario = Scenario {
+    name: "other half of the redo log",
+    before: &[Put(A, 3800, 1), Put(B, 210, 2)],
+    wreck: &[],
+    calls: &[
+        Open,
+        Put(A, 3810, 3),
+        Put(A, 3820, 4),
+        Put(B, 200, 5),
+        Put(B, 190, 6),
+        Put(A, 3830, 7),
+        Put(A, 3840, 8),
+        Put(A, 3850, 9),
+        Put(A, 3840, 10),
+        Put(A, 3830, 11),
+        Put(A, 3820, 12),
+        Put(A, 3810, 13),
+        Put(A, 3800, 14),
+    ],
+    since: 12,
 };
 
 /// Recovery, and the finishing of what a dead process has left, can be killed as well.
@@ -143,12 +176,14 @@ const RECOVERY: Scenario = Scenario {
     before: &[Put(A, 100, 1), Put(B, 210, 2)],
     wreck: &[Open, Put(C, 60, 3), Delete(B), Put(A, 150, 4)],
     calls: &[Open, Put(C, 70, 5), Close],
+    since: 0,
 };
 const SECOND_RECOVERY: Scenario = Scenario {
     name: "after a death in a put with a second table",
     before: &[Put(A, 100, 1), Put(B, 210, 2), Delete(B)],
     wreck: &[Open, Put(B, 77, 3), Put(TWIN, 200, 4)],
     calls: &[Open, Put(TWIN, 70, 5), Close],
+    since: 0,
 };
 const LOG_RECOVERY: Scenario = Scenario {
     name: "after a death in a put into the log",
@@ -161,6 +196,7 @@ const LOG_RECOVERY: Scenario = Scenario {
         Put(A, 25, 6),
     ],
     calls: &[Open, Put(A, 70, 5), Put(A, 71, 6), Delete(B), Close],
+    since: 0,
 };
 
 /// Has the slot of [`A`].
@@ -239,7 +275,7 @@ fn perform(calls: &[Do], path: &Path, sizes: Sizes, board: &Board) {
     let db = Plain::new();
     for (call, n) in calls.iter().zip(1..) {
         board.begun.store(n, SeqCst);
-        board.stores_before[n as usize % 8].store(board.stores.load(SeqCst), SeqCst);
+        board.stores_before[n as usize % 16].store(board.stores.load(SeqCst), SeqCst);
         let right = match *call {
             Open => (db.open(path, ffi::RWCREAT, ffi::WT, sizes), 0),
             Put(key, len, value) => {
@@ -569,7 +605,7 @@ enum With {
     Reader,
 }
 
-const SCENARIOS: [&Scenario; 10] = [
+const SCENARIOS: [&Scenario; 11] = [
     &FIRST_PUT,
     &OVERWRITE,
     &DELETE,
@@ -579,6 +615,7 @@ const SCENARIOS: [&Scenario; 10] = [
     &RECOVERY,
     &SECOND_RECOVERY,
     &LOG,
+    &OTHER_HALF,
     &LOG_RECOVERY,
 ];
 
@@ -847,7 +884,8 @@ fn every_point(scenario: &'static Scenario, at: At) {
         .map(|_| procs::number("KISSDB_POINT", 0));
     let mut bad = Vec::new();
     // The extra ones for one kind of database, unless all are asked for.
-    let few = !scenario.wreck.is_empty() && std::env::var_os("KISSDB_ALL_POINTS").is_none();
+    let all_points = std::env::var_os("KISSDB_ALL_POINTS").is_some();
+    let few = scenario.since > 0 || !scenario.wreck.is_empty() && !all_points;
     for sizes in [SETTINGS, RESOURCES]
         .into_iter()
         .take(if few { 1 } else { 2 })
@@ -879,7 +917,14 @@ fn every_point(scenario: &'static Scenario, at: At) {
                 scratch.wipe_objects();
             }
             let work = Arc::new(work);
-            let mut n = only.unwrap_or(0);
+            let (first, step) = match at == At::Store && scenario.since > 0 {
+                true => (
+                    first_point(&work, &template) + 4 * with as u64,
+                    if all_points { 1 } else { 13 },
+                ),
+                false => (0, 1),
+            };
+            let mut n = only.unwrap_or(first);
             let since = procs::now();
             loop {
                 let found = point(&work, &template, n);
@@ -890,10 +935,10 @@ fn every_point(scenario: &'static Scenario, at: At) {
                 if found == Ok(None) || only.is_some() || bad.len() >= 10 {
                     break;
                 }
-                n += 1;
+                n += step;
             }
             println!(
-                "{}, {}, {}: killed before each of {n} {}, {:.1} s",
+                "{}, {}, {}: killed before {} {}, {:.1} s",
                 scenario.name,
                 sizes.value,
                 match with {
@@ -902,6 +947,7 @@ fn every_point(scenario: &'static Scenario, at: At) {
                     With::Survivor => "another user",
                     With::Reader => "a reader",
                 },
+                (n - first).div_ceil(step),
                 if at == At::Store {
                     "stores"
                 } else {
@@ -918,6 +964,15 @@ fn every_point(scenario: &'static Scenario, at: At) {
         bad.len(),
         bad.join("\n")
     );
+}
+
+/// The first store of the first call that matters.
+fn first_point(work: &Work, template: &[u8]) -> u64 {
+    fs::write(&work.path, template).expect("the file");
+    let whole = run(work, Part::Calls, At::Store, u64::MAX);
+    assert!(matches!(whole, Ok(Fate::Ended)), "the calls");
+    let board = Mapped::<Board>::open(&work.board).expect("the board");
+    board.stores_before[SCENARIOS[work.scenario].since].load(SeqCst)
 }
 
 /// A store in the middle of the last call of a wreck. `KISSDB_WRECK` names another place, in percent.
@@ -969,6 +1024,7 @@ points! {
     stores_of_a_second_table calls_of_a_second_table SECOND_TABLE;
     stores_of_a_last_close calls_of_a_last_close LAST_CLOSE;
     stores_of_the_log calls_of_the_log LOG;
+    stores_of_the_other_half calls_of_the_other_half OTHER_HALF;
     stores_of_a_recovery calls_of_a_recovery RECOVERY;
     stores_of_another_recovery calls_of_another_recovery SECOND_RECOVERY;
     stores_of_a_recovery_of_the_log calls_of_a_recovery_of_the_log LOG_RECOVERY;

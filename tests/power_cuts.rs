@@ -745,7 +745,50 @@ fn of_the_log() -> Vec<Script> {
             .put("/b", 22)
             .delete("/a")
             .close(),
-        // A record fills a page: the log is full after 16, and used again.
+        // A record fills a page. The medium has no room for a longer log: each half is full after 8, and both are used again and
+        // again, with a key that rests in it.
+        two("log-laps")
+            .room(192 << 10)
+            .each(0..3, |s, n| s.put("/b", 600 + n).put("/a", 3900 - n))
+            .each(3..16, |s, n| s.put("/a", 3900 - n))
+            .sync()
+            .each(16..30, |s, n| s.put("/a", 3800 - n))
+            .put("/b", 30)
+            .sync()
+            .each(30..48, |s, n| s.put("/a", 3700 - n))
+            .sync()
+            .put("/a", 10)
+            .close(),
+        // And each change durable; a third key comes while the other half is begun.
+        two("log-laps-synced")
+            .room(192 << 10)
+            .each(0..2, |s, n| s.put("/b", 600 + n).put("/a", 3900 - n))
+            .each(2..9, |s, n| s.put("/a", 3900 - n).sync())
+            .put("/c", 50)
+            .each(9..18, |s, n| s.put("/a", 3900 - n).sync())
+            .put("/c", 51)
+            .put("/c", 52)
+            .each(18..27, |s, n| s.put("/a", 3900 - n).put("/c", n).sync())
+            .delete("/b")
+            .each(27..36, |s, n| s.put("/a", 3900 - n).put("/c", n).sync()),
+        // Who brings values to the other half dies in it.
+        two("log-laps-deaths")
+            .room(192 << 10)
+            .each(0..3, |s, n| s.put("/b", 600 + n).put("/a", 3900 - n))
+            .each(3..9, |s, n| s.put("/a", 3900 - n))
+            .sync()
+            .die(150)
+            .put("/a", 3880)
+            .each(9..16, |s, n| s.put("/a", 3800 - n))
+            .sync()
+            .each(16..26, |s, n| s.put("/a", 3800 - n).die(2).put("/b", n))
+            .each(26..36, |s, n| {
+                s.put("/a", 3800 - n).die(700).put("/a", 3700 - n)
+            })
+            .sync()
+            .each(36..44, |s, n| s.put("/a", 3800 - n))
+            .close(),
+        // A record fills a page: half of the log is full after 8, and it gets longer.
         two("log-full")
             .each(0..12, |s, n| s.put("/a", 3900 - n))
             .sync()

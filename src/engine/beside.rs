@@ -378,6 +378,17 @@ mod tests {
             3000,
         );
         assert!(hasty > 0, "nothing came in between: this proves nothing");
+        // So often that the log goes on in its other half, and there again: no room for a longer one.
+        let full = |w: &mut Writer| w.store().full_at(Some(192 << 10));
+        let before: [Step; 4] = [(&full, None), before[0], before[1], before[2]];
+        let puts: Vec<_> = (0..60).map(|n| (put(KEY, 3 * n + 2), 3 * n + 2)).collect();
+        let steps: Vec<Step> = puts
+            .iter()
+            .map(|(put, n)| (put as &dyn Fn(&mut Writer), Some(*n)))
+            .collect();
+        let hasty = interleave(&before, &steps, 1000);
+        assert!(hasty > 0, "nothing came in between: this proves nothing");
+        let before = [before[1], before[2], before[3]];
         // It moves to the slot in the table before, and back.
         let hasty = interleave(
             &before,

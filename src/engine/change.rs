@@ -391,6 +391,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                 return Ok(());
             }
             memory()?;
+            if self.may_log(&place, value)? && self.turn_log()? {
+                place = self.place(place.table, place.index)?;
+                if self.append(&place, key, value)? {
+                    return Ok(());
+                }
+            }
             self.settle_pair(&place, value)?;
             place = self.place(place.table, place.index)?;
             current = place.slot.word.side();

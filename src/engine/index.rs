@@ -305,8 +305,8 @@ struct Stamp {
 
 /// A slot that is live, and the block or record that it names.
 struct Named {
-    slot: u64,
-    word: u64,
+    at: u64,
+    slot: Slot,
     block: u64,
 }
 
@@ -320,8 +320,8 @@ impl Named {
         }
         let pair = a as u64;
         pair.is_multiple_of(PAGE).then_some(Some(Self {
-            slot: at,
-            word: word.0,
+            at,
+            slot,
             block: slot.record().unwrap_or_else(|| word.side().offset(pair)),
         }))
     }
@@ -520,9 +520,9 @@ impl<S: Storage> Reader<'_, S> {
     #[inline(always)]
     fn is_still(&self, named: &Named, layout: u64) -> bool {
         fence(Acquire);
-        self.store
-            .load(named.slot + slot::WORD)
-            .is_ok_and(|w| w == named.word)
+        let still = |at, was| self.store.load(named.at + at).is_ok_and(|w| w == was);
+        still(slot::WORD, named.slot.word.0)
+            && still(slot::B, named.slot.b as u64)
             && self.state.layout.load(Relaxed) == layout
     }
 }

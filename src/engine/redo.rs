@@ -2,37 +2,42 @@
 //!
 //! The first change of a pair in an epoch goes into the pair. Those that follow go into the log, one behind the
 //! other, and the slot's offset of B names the last one, for those who read. The pair and the word stay as they are,
-//! until all values of the log are folded into their pairs: when the log is full, before any other change of such a
-//! key, and at the close. A fold is between two syncs, so nothing is written over a record that is still needed.
+//! until all values of the log are folded into their pairs: before any other change of such a key, and at the close. A
+//! fold is between two syncs, so nothing is written over a record that is still needed.
 //!
-//! Recovery believes no name. It reads the log from one end to the other; of the whole records of a slot the last one
-//! counts that follows what the pair holds ([`Engine::follows`]).
+//! The log is filled one half after the other. When one is full, a sync makes it durable, so nothing in the other one is
+//! needed any more, and what slots still name goes there first ([`Engine::turn_log`]). Until it is long enough, the log gets twice
+//! as long each time. If what is named would fill much of the other half, all is folded instead.
+//!
+//! Recovery believes no name. It reads the log from one end to the other; of the whole records of a slot the last one,
+//! by lap and place, counts that follows what the pair holds ([`Engine::follows`]).
 
 use super::state::intent;
 use super::{Engine, Place, State, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::block::{self, Kind, PAIR, RawBlock, Side};
 use crate::format::key::Key;
 use crate::format::record::{self, Head, Record};
-use crate::format::slot::{self, Slot, Word};
+use crate::format::slot::{self, LAPS, Slot, Word};
 use crate::format::sum::Sum;
 use crate::format::{PAGE, hash, table};
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Most records are no longer than this.
-const SHORT: usize = 512;
 /// No log is longer.
-const LONGEST: u64 = 16 << 20;
+const LONGEST: u64 = 64 << 20;
 
 /// The size of a new log behind a file of so many bytes in use.
 fn first_size(end: u64) -> u64 {
-    (end / 32).clamp(64 << 10, LONGEST).next_multiple_of(PAIR)
+    (end / 32)
+        .clamp(64 << 10, LONGEST / 4)
+        .next_multiple_of(PAIR)
 }
 
 /// Each time when it was full a log gets twice as long, up to this.
 fn last_size(end: u64) -> u64 {
-    (end / 16).clamp(1 << 20, LONGEST)
+    (end / 8).clamp(1 << 20, LONGEST)
 }
 
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
@@ -52,13 +57,13 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         if place.slot.record().is_some() {
             return self.take_back(place);
         }
-        let logs = self.store.is_lasting() && self.fits_log(value);
-        if !logs || !self.do_copies_differ(place)? {
+        if !self.may_log(place, value)? {
             return self.sync();
         }
         match self.st().log_next.load(Relaxed) {
             0 => self.begin_log(),
-            _ => self.fold().map(drop),
+            _ if self.fold()? => Ok(()),
+            _ => self.sync(),
         }
     }
 
@@ -75,6 +80,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         value.len() <= record::LONGEST && self.sizes.covers_all()
     }
 
+    /// Whether a value of this live pair could go into a log with room for it.
+    pub(super) fn may_log(&self, place: &Place, value: &[u8]) -> Result<bool> {
+        let may = self.store.is_lasting() && self.fits_log(value);
+        Ok(may && (place.slot.record().is_some() || self.do_copies_differ(place)?))
+    }
+
     /// In the log only what follows a pair of different copies can be told from what the original has done to it.
     fn do_copies_differ(&self, place: &Place) -> Result<bool> {
         let [a, b] = [Side::A, Side::B].map(|side| side.offset(place.pair));
@@ -84,23 +95,30 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Puts a value into the log; `false` if there is none, or no room in it.
     pub(super) fn append(&self, place: &Place, key: &Key, value: &[u8]) -> Result<bool> {
-        let st = self.st();
-        let next = st.log_next.load(Relaxed);
-        if next == 0 || !self.fits_log(value) {
-            return Ok(false);
-        }
-        let n = record::words(value.len());
-        let at = record::place(next, value.len());
-        let end = at + 8 * n as u64;
-        if end > st.length.load(Relaxed) {
+        if self.st().log_next.load(Relaxed) == 0 || !self.fits_log(value) {
             return Ok(false);
         }
         let even = match place.slot.record() {
-            Some(front) => self.store.load(front - record::FRONT + record::EVEN)? == 0,
+            Some(front) => self.store.load(front - record::FRONT + record::LAP)? & 1 == 0,
             None if !self.do_copies_differ(place)? => return Ok(false),
             None => false,
         };
+        self.write_record(place, even, key, value)
+    }
+
+    /// The next record, and that the slot names it; `false`: there is no room in this half.
+    fn write_record(&self, place: &Place, even: bool, key: &Key, value: &[u8]) -> Result<bool> {
+        let st = self.st();
+        let lap = st.log_lap.load(Relaxed);
+        let n = record::words(value.len());
+        let at = record::place(st.log_next.load(Relaxed), value.len());
+        let end = at + 8 * n as u64;
+        let half = self.half(lap);
+        if at < half.start || end > half.end {
+            return Ok(false);
+        }
         let head = Head {
+            lap,
             even,
             slot: place.at,
             word: place.slot.word,
@@ -118,9 +136,86 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             self.store.store_all(at + 8 * from as u64, some)?;
         }
         self.store.store(at, sum.value())?;
-        let name = Slot::b_of_record(at + record::FRONT);
+        let name = Slot::b_of_record(at + record::FRONT, lap);
         self.store_b(place, name)?;
         self.end_intent();
+        Ok(true)
+    }
+
+    /// Where the records of a lap are.
+    fn half(&self, lap: u64) -> Range<u64> {
+        let (log, end) = (self.st().log.load(Relaxed), self.st().length.load(Relaxed));
+        let size = end.saturating_sub(log) / 2;
+        let middle = log + (size - size % PAGE);
+        match lap % 2 {
+            0 => log..middle,
+            _ => middle..end,
+        }
+    }
+
+    /// From here on records go into the half of this lap. What slots name stays, until somebody begins the lap behind it.
+    fn begin_lap(&self, lap: u64) {
+        let st = self.st();
+        // Whoever comes between the two finds no room.
+        st.log_lap.store(lap, Relaxed);
+        st.log_next.store(self.half(lap).start, Relaxed);
+    }
+
+    /// A full log goes on in its other half, or in as much behind it, with what slots name in this one, durable. `false`: that
+    /// would fill much of the other one, or something is still named in it.
+    pub(super) fn turn_log(&mut self) -> Result<bool> {
+        let st = self.st();
+        let lap = st.log_lap.load(Relaxed);
+        // A name is not to come twice with the same word.
+        if st.log_next.load(Relaxed) == 0 || lap % LAPS + 2 >= LAPS {
+            return Ok(false);
+        }
+        let half = self.half(lap);
+        let (mut named, mut all_here) = (Vec::new(), true);
+        self.each_slot(|t, i, slot| {
+            if let Some(front) = slot.record() {
+                all_here &= half.contains(&front);
+                named.try_reserve(1).map_err(|_| Error::Memory)?;
+                named.push((front, t, i));
+            }
+            Ok(())
+        })?;
+        if !all_here {
+            return Ok(false);
+        }
+        named.sort_unstable();
+        let mut need = 0;
+        for &(front, ..) in &named {
+            let len = self.record_len(front - record::FRONT)?;
+            need = record::place(need, len) + 8 * record::words(len) as u64;
+        }
+        let other = self.half(lap + 1);
+        let fits = need <= other.end.saturating_sub(other.start) / 2;
+        let grows = self.may_log_grow()?;
+        if !fits && !grows {
+            return Ok(false);
+        }
+        self.sync()?;
+        match grows && self.grow_log()? {
+            // What there was until now is the first half: what is named is no more than half of it.
+            true => self.begin_lap((lap + 1) | 1),
+            false if fits => self.begin_lap(lap + 1),
+            false => return Ok(false),
+        }
+        let mut page = [0; PAGE as usize];
+        for (front, t, i) in named {
+            let place = self.place(t, i)?;
+            let mut copied = false;
+            if let Some(record) = self.logged_at(front - record::FRONT, &mut page)?
+                && let Some(key) = Key::new(record.key())
+                && record.head().word == place.slot.word
+            {
+                copied = self.write_record(&place, record.head().even, &key, record.value())?;
+            }
+            if !copied {
+                self.fold_pair(&place)?;
+            }
+        }
         Ok(true)
     }
 
@@ -147,8 +242,25 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let first = self.tables[0];
         self.store.store(first + table::LOG, at)?;
         self.sync()?;
-        self.st().log_next.store(at, Relaxed);
+        self.begin_lap(self.st().log_lap.load(Relaxed) + 1);
         Ok(())
+    }
+
+    fn may_log_grow(&self) -> Result<bool> {
+        let (st, len) = (self.st(), self.store.len()?);
+        let size = len.saturating_sub(st.log.load(Relaxed));
+        Ok(2 * size <= last_size(st.end.load(Relaxed)) && len + size <= self.limit())
+    }
+
+    /// Makes the log twice as long; `false`: there is no room.
+    fn grow_log(&self) -> Result<bool> {
+        let len = self.store.len()?;
+        let size = len.saturating_sub(self.st().log.load(Relaxed));
+        let grown = self.lengthen_log(len, size).is_ok();
+        if !grown {
+            self.truncate(len)?;
+        }
+        Ok(grown)
     }
 
     fn lengthen_log(&self, at: u64, size: u64) -> Result<()> {
@@ -157,38 +269,27 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store.fill(at, size)
     }
 
-    /// Brings every value of the log into its pair, and all of it to the medium; `false`: the log is empty.
+    /// Brings every value of the log into its pair, and all of it to the medium; `false`: there is none.
     pub(super) fn fold(&mut self) -> Result<bool> {
         if !self.fold_pairs()? {
             return Ok(false);
         }
         self.sync()?;
-        let st = self.st();
-        let (log, next) = (st.log.load(Relaxed), st.log_next.load(Relaxed));
-        st.log_next.store(log, Relaxed);
-        let len = self.store.len()?;
-        let size = len.saturating_sub(log);
-        let was_full = next - log > size / 2;
-        if was_full
-            && 2 * size <= last_size(st.end.load(Relaxed))
-            && len + size <= self.limit()
-            && self.lengthen_log(len, size).is_err()
-        {
-            self.truncate(len)?;
-        }
+        self.begin_lap(self.st().log_lap.load(Relaxed) + 1);
         Ok(true)
     }
 
-    /// Syncs, and brings every value of the log into its pair. The records must stay until the next sync. `false`: the
-    /// log is empty.
+    /// Syncs, and brings every value of the log into its pair. The records must stay until the next sync. `false`: there
+    /// is none.
     pub(super) fn fold_pairs(&mut self) -> Result<bool> {
-        let st = self.st();
-        let next = st.log_next.load(Relaxed);
-        if next == 0 || next == st.log.load(Relaxed) {
+        if self.st().log_next.load(Relaxed) == 0 {
+            return Ok(false);
+        }
+        let logged = self.slots_by_pair(|slot| slot.record().is_some())?;
+        if logged.is_empty() {
             return Ok(false);
         }
         self.sync()?;
-        let logged = self.slots_by_pair(|slot| slot.record().is_some())?;
         for (n, &(_, t, i)) in logged.iter().enumerate() {
             self.fetch_ahead(&logged, n, |place| {
                 let side = place.slot.word.side();
@@ -207,13 +308,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(());
         };
         self.begin_intent(place.at, place.pair, intent::PAIR);
-        let at = front - record::FRONT;
-        let (mut some, mut all) = ([0; SHORT], None);
-        self.store.read(at, &mut some)?;
-        let mut record = Record::read(&some, at);
-        if record.is_none() {
-            record = Record::read(all.insert(self.page_from(at)?), at);
-        }
+        let mut page = [0; PAGE as usize];
+        let record = self.logged_at(front - record::FRONT, &mut page)?;
         if let Some(record) = &record
             && let Some(key) = Key::new(record.key())
             && let Head { word, even, .. } = record.head()
@@ -238,10 +334,23 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.store_b(place, Side::B.offset(place.pair))
     }
 
-    fn page_from(&self, at: u64) -> Result<[u8; PAGE as usize]> {
-        let mut page = [0; PAGE as usize];
-        self.store.read(at, &mut page)?;
-        Ok(page)
+    /// What the record at `at` says of the length of its value.
+    fn record_len(&self, at: u64) -> Result<usize> {
+        let size = self
+            .store
+            .load(at + record::FRONT + block::VALUE_SIZE as u64)?;
+        Ok((size as u32 as usize).min(record::LONGEST))
+    }
+
+    /// The record at `at`, if it is whole.
+    fn logged_at<'a>(
+        &self,
+        at: u64,
+        page: &'a mut [u8; PAGE as usize],
+    ) -> Result<Option<Record<'a>>> {
+        let bytes = &mut page[..8 * record::words(self.record_len(at)?)];
+        self.store.read(at, bytes)?;
+        Ok(Record::read(bytes, at))
     }
 
     /// A put into the log that somebody did not end: it counts if the slot names it.
@@ -296,9 +405,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let (tables, _) = self.chain()?;
         self.adopt_tables(tables);
         let mut records = self.read_log(log, len)?;
-        records.sort_unstable_by_key(|&(slot, at)| (slot, Reverse(at)));
+        records.sort_unstable_by_key(|&(slot, lap, at)| (slot, Reverse((lap, at))));
         let (mut done, mut count) = (None, 0);
-        for (slot, at) in records {
+        for (slot, _, at) in records {
             if done != Some(slot) && self.redo_record(slot, at)? {
                 done = Some(slot);
                 count += 1;
@@ -312,8 +421,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(())
     }
 
-    /// Slot and offset of every whole record.
-    fn read_log(&self, log: u64, len: u64) -> Result<Vec<(u64, u64)>> {
+    /// Slot, lap and offset of every whole record.
+    fn read_log(&self, log: u64, len: u64) -> Result<Vec<(u64, u64, u64)>> {
         let mut records = Vec::new();
         let inside = log.is_multiple_of(PAGE) && log >= PAGE + table::SIZE && log < len;
         if !inside {
@@ -328,8 +437,9 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             while inside < page.len() {
                 let mut step = record::STEP as usize;
                 if let Some(record) = Record::read(&page[inside..], at + inside as u64) {
-                    records.try_reserve(1).map_err(|_| crate::Error::Memory)?;
-                    records.push((record.head().slot, at + inside as u64));
+                    records.try_reserve(1).map_err(|_| Error::Memory)?;
+                    let head = record.head();
+                    records.push((head.slot, head.lap, at + inside as u64));
                     step = record.len().next_multiple_of(step);
                 }
                 inside += step;
@@ -344,8 +454,8 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             return Ok(false);
         };
         let place = self.place(t, i)?;
-        let page = self.page_from(at)?;
-        let Some(record) = Record::read(&page, at) else {
+        let mut page = [0; PAGE as usize];
+        let Some(record) = self.logged_at(at, &mut page)? else {
             return Ok(false);
         };
         let Some(key) = Key::new(record.key()) else {

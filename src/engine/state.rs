@@ -94,6 +94,8 @@ pub struct State {
     pub log: AtomicU64,
     /// Behind its last record; 0 while the log can't be used.
     pub log_next: AtomicU64,
+    /// How often it has gone on in its other half: the first one in even laps.
+    pub log_lap: AtomicU64,
     /// Not 0 while a change is under way: the offset of its slot.
     pub intent: AtomicU64,
     /// The pair or the record that this change writes.
@@ -128,6 +130,7 @@ impl State {
             &self.tables,
             &self.log,
             &self.log_next,
+            &self.log_lap,
             &self.intent,
             &self.intent_pair,
             &self.intent_kind,

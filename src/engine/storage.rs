@@ -260,6 +260,7 @@ mod memory {
         bytes: RefCell<Vec<u8>>,
         log: RefCell<Vec<Event>>,
         fail_after: Cell<Option<u64>>,
+        full_at: Cell<Option<u64>>,
     }
 
     impl Memory {
@@ -289,6 +290,11 @@ mod memory {
         /// After `n` more changes every change and sync fails; `None`: never.
         pub fn fail_after(&self, n: Option<u64>) {
             self.fail_after.set(n);
+        }
+
+        /// It can't become longer than so many bytes; `None`: it can.
+        pub fn full_at(&self, len: Option<u64>) {
+            self.full_at.set(len);
         }
 
         fn event(&self, e: Event) -> Result<()> {
@@ -331,6 +337,9 @@ mod memory {
 
         fn grow(&self, len: u64) -> Result<()> {
             if len > self.bytes.borrow().len() as u64 {
+                if self.full_at.get().is_some_and(|most| len > most) {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
+                }
                 self.event(Event::Length(len))?;
                 self.bytes.borrow_mut().resize(len as usize, 0);
             }

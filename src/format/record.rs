@@ -1,13 +1,14 @@
 //! A record of the redo log: the value that a key was given after the copy that its slot names.
 //!
-//! The log fills a file that is being changed from the offset in [`super::table::LOG`] to its end. Records begin 8
+//! The log fills a file that is being changed from the offset in [`super::table::LOG`] to its end, one half of it after the other.
+//! Of two records the later one has the higher lap, or lies further behind in the same one. Records begin 8
 //! bytes behind the start of a page or a multiple of [`STEP`] further, and end before its last word: the first and
 //! the last word of a page stay zero, because that is where the original looks for delimiters.
 //!
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | [`Sum`] of the words behind it, begun with where the record lies, never 0 |
-//! | 8 | 8 | 1 if an even number of values followed the copy, else 0 |
+//! | 8 | 8 | lap, from bit 1 on; bit 0: 1 if an even number of values followed the copy, else 0 |
 //! | 16 | 8 | offset of the slot in the file |
 //! | 24 | 8 | the word of the slot, which names the copy |
 //! | 32 | 128 | key, rest 0 |
@@ -27,8 +28,8 @@ use super::{PAGE, u64_at, word_of};
 pub const STEP: u64 = 64;
 /// Where the first record of a page begins.
 pub const FIRST: u64 = 8;
-/// Where in a record the field begins that tells even from odd.
-pub const EVEN: u64 = 8;
+/// Where in a record the field begins that has the lap and tells even from odd.
+pub const LAP: u64 = 8;
 /// Where in a record the word is.
 pub const WORD: u64 = 24;
 /// Where in a record something begins that is like a block.
@@ -45,6 +46,8 @@ pub const LONGEST: usize = (PAGE - FIRST - 8) as usize - VALUE;
 /// What a record says beside its value.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
+    /// How often the log had been filled before.
+    pub lap: u64,
     /// Whether an even number of values followed the copy.
     pub even: bool,
     /// Offset of the slot in the file.
@@ -72,7 +75,7 @@ pub fn place(next: u64, value: usize) -> u64 {
 /// Word `i` of a record, but for the first.
 pub fn word(head: &Head, key: &Key, value: &[u8], i: usize) -> u64 {
     match i {
-        1 => head.even.into(),
+        1 => head.lap << 1 | u64::from(head.even),
         2 => head.slot,
         3 => head.word.0,
         _ if i < SIZE / 8 => word_of(key.bytes(), 8 * (i - KEY / 8)),
@@ -114,8 +117,10 @@ impl<'a> Record<'a> {
 
     /// What it says beside key and value.
     pub fn head(&self) -> Head {
+        let lap = u64_at(self.bytes, LAP as usize);
         Head {
-            even: u64_at(self.bytes, EVEN as usize) != 0,
+            lap: lap >> 1,
+            even: lap & 1 != 0,
             slot: u64_at(self.bytes, 16),
             word: Word(u64_at(self.bytes, WORD as usize)),
         }
@@ -153,6 +158,7 @@ mod tests {
     fn read_what_was_written() {
         let key = Key::new(b"/a/key").unwrap();
         let head = Head {
+            lap: 5,
             even: true,
             slot: 4120,
             word: Word(77),
@@ -169,7 +175,8 @@ mod tests {
             assert_eq!((record.key(), record.value()), (&b"/a/key"[..], &value[..]));
             assert_eq!(record.len(), 8 * words(size));
             let read = record.head();
-            assert_eq!((read.even, read.slot, read.word), (true, 4120, Word(77)));
+            assert_eq!((read.lap, read.even), (5, true));
+            assert_eq!((read.slot, read.word), (4120, Word(77)));
             assert!(Record::read(&page[inside..], at + PAGE).is_none());
             let short = inside + 8 * words(size) - 1;
             assert!(Record::read(&page[inside..short], at).is_none());

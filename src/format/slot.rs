@@ -40,6 +40,10 @@ const EPOCH: u64 = (1 << 27) - 1;
 
 /// Set in the offset of B that names a record.
 const RECORD: i64 = 1 << 62;
+/// The bits above the record's place have its lap.
+const LAP: u32 = 48;
+/// So many laps have names of their own.
+pub const LAPS: u64 = 1 << (61 - LAP);
 /// Set in the offset of B by a put.
 const PUT: i64 = 1 << 61;
 
@@ -169,7 +173,7 @@ impl Slot {
         if self.b & RECORD == 0 || self.a <= 0 || self.b < 0 {
             return None;
         }
-        let front = (self.b ^ RECORD) as u64;
+        let front = self.b as u64 & ((1 << LAP) - 1);
         let first = record::FIRST + record::FRONT;
         (front % PAGE % record::STEP == first).then_some(front)
     }
@@ -196,9 +200,9 @@ impl Slot {
         self.b > 0 && self.b & (PUT | RECORD) == PUT
     }
 
-    /// What stands for the offset of B if the value is in the record with this front.
-    pub fn b_of_record(front: u64) -> u64 {
-        front | RECORD as u64
+    /// What stands for the offset of B if the value is in the record of this lap with this front.
+    pub fn b_of_record(front: u64, lap: u64) -> u64 {
+        front | (lap % LAPS) << LAP | RECORD as u64
     }
 
     /// Whether both offsets are there and of one sign.
@@ -258,12 +262,17 @@ mod tests {
         assert_eq!(put.pair(1 << 20), Some(16384));
         assert_eq!(Slot { a: 0, ..put }.pair(1 << 20), Some(16384));
         assert_eq!(put.record(), None);
-        let front = Slot::b_of_record(1 << 20);
-        let named = Slot {
-            b: front as i64,
-            ..slot
-        };
-        assert!(!named.is_of_put() && !Slot::deleted(16384, Word(0)).is_of_put());
+        let front = (1 << 20) + record::FIRST + record::FRONT;
+        for lap in [0, 1, LAPS - 1, LAPS] {
+            let named = Slot {
+                b: Slot::b_of_record(front, lap) as i64,
+                ..slot
+            };
+            assert!(!named.is_of_put() && named.is_whole());
+            assert_eq!(named.record(), Some(front));
+        }
+        assert_ne!(Slot::b_of_record(front, 1), Slot::b_of_record(front, 2));
+        assert!(!Slot::deleted(16384, Word(0)).is_of_put());
     }
 
     #[test]

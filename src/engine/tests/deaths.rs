@@ -100,6 +100,79 @@ fn a_writer_dies_in_its_close_and_leaves_what_was_a_log() {
     });
 }
 
+#[test]
+fn a_writer_dies_while_the_log_goes_on_in_its_other_half() {
+    // One half of the log is full, with the last values of /a and /b in it. Who was bringing them over died: some slots name
+    // records here, some there, and the next one knows of neither more than what the slots say. Nothing that had been
+    // answered was lost, not when the next one had filled the log many times, and not when all had died.
+    let of = |n: usize| vec![n as u8 | 1; 3800 + n % 50];
+    for (puts, room) in [(8, Some(192 << 10)), (9, Some(192 << 10)), (9, None)] {
+        for n in (puts..).step_by(23) {
+            let state = Arc::new(State::default());
+            let mut e = join(empty(128, 8028), &state);
+            // There is no room for a longer log.
+            e.store().full_at(room);
+            for value in [1, 2, 3] {
+                e.put(b"a", &of(value)).expect("puts");
+                e.put(b"b", &of(value)).expect("puts");
+                if value == 1 {
+                    e.settle().expect("closes");
+                }
+            }
+            let lap = state.log_lap.load(Relaxed);
+            assert!(lap > 0);
+            let mut last = 4;
+            while last < 4 + puts as usize || state.log_lap.load(Relaxed) == lap {
+                e.put(b"a", &of(last)).expect("puts");
+                last += 1;
+            }
+            // Up to where the next one finds it full.
+            let full = |e: &Engine<Memory, Arc<State>>| {
+                let (next, len) = (state.log_next.load(Relaxed), e.store().len().expect("has"));
+                let (log, lap) = (state.log.load(Relaxed), state.log_lap.load(Relaxed));
+                let half = (len - log) / 2;
+                next + 4096 > log + half * (1 + lap % 2)
+            };
+            while !full(&e) {
+                e.put(b"a", &of(last)).expect("puts");
+                last += 1;
+            }
+            e.store().fail_after(Some(n));
+            let done = e.put(b"a", &of(last)).is_ok();
+            // It is a death that it stands for, not a sync that failed.
+            state.poisoned.store(0, Relaxed);
+            let check = |e: &mut Engine<Memory, Arc<State>>| {
+                let got = value(e, b"a").expect("is there");
+                assert!(got == of(last) || !done && got == of(last - 1), "{n}");
+                assert_eq!(value(e, b"b"), Some(of(3)), "{n}");
+            };
+            let bytes = e.store().bytes();
+            check(&mut join(bytes.clone(), &Arc::new(State::default())));
+            let mut next = join(bytes, &state);
+            next.store().full_at(room);
+            check(&mut next);
+            for more in 0..50 {
+                next.put(b"a", &of(more)).expect("puts");
+                assert_eq!(value(&mut next, b"a"), Some(of(more)), "{n} {more}");
+                assert_eq!(value(&mut next, b"b"), Some(of(3)), "{n} {more}");
+                if more % 10 == 0 {
+                    let mut after = open(next.store().bytes());
+                    assert_eq!(value(&mut after, b"a"), Some(of(more)), "{n} {more}");
+                    assert_eq!(value(&mut after, b"b"), Some(of(3)), "{n} {more}");
+                }
+            }
+            next.settle().expect("closes");
+            let mut after = open(next.store().bytes());
+            assert_eq!(value(&mut after, b"a"), Some(of(49)));
+            assert_eq!(value(&mut after, b"b"), Some(of(3)));
+            if done {
+                assert!(n > 1000);
+                break;
+            }
+        }
+    }
+}
+
 /// A file that notes how many gaps are known when a word is stored at an offset.
 struct Watched {
     memory: Memory,

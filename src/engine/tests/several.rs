@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering::SeqCst;
 
 type Behind = Box<dyn FnMut(u64)>;
 
-/// A file in memory that tells of each store behind it; who panics there is killed there. And in front of each slot that is
-/// loaded.
+/// A file in memory that tells of each store behind it; who panics there is killed there. And in front of and behind
+/// each slot that is loaded.
 pub(super) struct Shared {
     file: Rc<Memory>,
     behind: RefCell<Behind>,
     before_slot: RefCell<Behind>,
+    behind_slot: RefCell<Behind>,
 }
 
 pub(super) type Handle = Engine<Shared, Arc<State>>;
@@ -31,6 +32,11 @@ impl Several {
             file: Rc::new(Memory::new(empty(128, 8028))),
             state: Arc::default(),
         }
+    }
+
+    /// The file can't become longer than so many bytes.
+    pub fn full_at(&self, len: u64) {
+        self.file.full_at(Some(len));
     }
 
     /// A handle that calls `behind` with the offset of each of its stores.
@@ -56,6 +62,7 @@ impl Several {
             file: self.file.clone(),
             behind: RefCell::new(behind),
             before_slot: RefCell::new(Box::new(|_| ())),
+            behind_slot: RefCell::new(Box::new(|_| ())),
         };
         Engine::open(store, self.state.clone(), writes, false).expect("opens")
     }
@@ -69,6 +76,11 @@ impl Shared {
     /// Calls `f` with the offset of each slot before it is loaded.
     pub fn before_slots(&self, f: impl FnMut(u64) + 'static) {
         *self.before_slot.borrow_mut() = Box::new(f);
+    }
+
+    /// Calls `f` with the offset of each slot when it has been loaded.
+    pub fn behind_slots(&self, f: impl FnMut(u64) + 'static) {
+        *self.behind_slot.borrow_mut() = Box::new(f);
     }
 }
 
@@ -84,7 +96,9 @@ impl Storage for Shared {
     }
     fn load_slot(&self, at: u64) -> crate::Result<Slot> {
         (self.before_slot.borrow_mut())(at);
-        self.file.load_slot(at)
+        let slot = self.file.load_slot(at);
+        (self.behind_slot.borrow_mut())(at);
+        slot
     }
     fn store(&self, at: u64, word: u64) -> crate::Result<()> {
         self.file.store(at, word)?;

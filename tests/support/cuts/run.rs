@@ -139,6 +139,7 @@ fn life_after(before: &Played, number: usize, epoch: &Epoch, choice: &Choice) ->
         ours: before.scenario.ours,
         damaged: before.scenario.damaged,
         fault: before.scenario.fault,
+        room: None,
     }
 }
 

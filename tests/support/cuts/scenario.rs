@@ -57,6 +57,8 @@ pub struct Scenario {
     pub damaged: bool,
     /// How the medium deceives the engine.
     pub fault: Fault,
+    /// It has room for a file of so many bytes.
+    pub room: Option<u64>,
 }
 
 /// How a medium may break its word, to show that the enumerator notices.
@@ -77,6 +79,7 @@ pub struct Script {
     prelude: Vec<Op>,
     ops: Vec<Op>,
     rng: Rng,
+    room: Option<u64>,
 }
 
 impl Script {
@@ -88,7 +91,14 @@ impl Script {
             prelude: Vec::new(),
             ops: Vec::new(),
             rng: Rng::new(&[number_of(name)]),
+            room: None,
         }
+    }
+
+    /// The medium has room for a file of so many bytes.
+    pub fn room(mut self, bytes: u64) -> Self {
+        self.room = Some(bytes);
+        self
     }
 
     /// What was done so far lies in the past: it was closed cleanly before the scenario begins.
@@ -227,6 +237,7 @@ impl Script {
             ours: false,
             damaged: false,
             fault: Fault::None,
+            room: None,
         }
     }
 
@@ -240,6 +251,7 @@ impl Script {
             ours: false,
             damaged: true,
             fault: Fault::None,
+            room: None,
         }
     }
 
@@ -260,6 +272,7 @@ impl Script {
                 ours: true,
                 damaged: false,
                 fault: Fault::None,
+                room: None,
             };
             let record = past.record();
             image = record.last;
@@ -273,6 +286,7 @@ impl Script {
             ours: true,
             damaged: false,
             fault: Fault::None,
+            room: self.room,
         }
     }
 }
@@ -386,6 +400,7 @@ impl Scenario {
             model: self.baseline.only_states(),
             certain: self.baseline.is_certain(),
         };
+        player.memory.full_at(self.room);
         player.open();
         if !player.certain {
             // Which of the states that each key may be in it really is, the first reader learns.

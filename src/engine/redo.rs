@@ -30,9 +30,8 @@ const LONGEST: u64 = 64 << 20;
 
 /// The size of a new log behind a file of so many bytes in use.
 fn first_size(end: u64) -> u64 {
-    (end / 32)
-        .clamp(64 << 10, LONGEST / 4)
-        .next_multiple_of(PAIR)
+    let size = (end / 32).clamp(64 << 10, LONGEST / 4);
+    size - size % PAIR
 }
 
 /// Each time when it was full a log gets twice as long, up to this.

@@ -99,6 +99,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
                     };
                     let at = table::slot_offset(e.tables[table], slot);
                     e.store.fetch(at, slot::SIZE as usize);
+                    if !at_once && e.has_log() {
+                        // The pair stays as it is.
+                        return Ok(None);
+                    }
                     let (block, other) = hint.blocks();
                     e.store.fetch_block(other, key.bytes().len());
                     if !e.may_be_tidy(hint.pair(), value) {

@@ -92,6 +92,11 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         Ok(checksum(a)? != checksum(b)?)
     }
 
+    /// Whether values go into the log.
+    pub(super) fn has_log(&self) -> bool {
+        self.st().log_next.load(Relaxed) != 0
+    }
+
     /// Puts a value into the log; `false` if there is none, or no room in it.
     pub(super) fn append(&self, place: &Place, key: &Key, value: &[u8]) -> Result<bool> {
         if self.st().log_next.load(Relaxed) == 0 || !self.fits_log(value) {

@@ -10,7 +10,8 @@
 //! is 0 or 1. From a change to the clean close, while table 0 carries the mark and only this
 //! library reads the slots, it is a [`Word`] with a tag that also has a sum of the current copy
 //! and says in which epoch the pair was changed. In that time the offset of B, which that of A tells as well,
-//! can instead name a [`super::record`] that holds the value, or say that the slot was written by a put: then its word is one of
+//! can instead name a [`super::record`] that holds the value (from the top: bits 0, 1, 0, then 13 of its lap, 48 of
+//! where its front is), or say that the slot was written by a put: then its word is one of
 //! that put or a later change, or has not arrived ([`Slot::is_of_put`]).
 
 use super::block::{PAIR, Side};

@@ -2,6 +2,7 @@
 
 use super::several::Several;
 use super::*;
+use crate::format::slot::LAPS;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,13 +17,23 @@ fn pageful(n: usize) -> Vec<u8> {
     vec![n as u8 | 1; PAGEFUL - n % 100]
 }
 
-/// /a, which is put often, and /b, which is put twice, so that both are in the log.
+/// The slots of /a and /b.
+fn slots_of_a_and_b(bytes: &[u8]) -> [Slot; 2] {
+    let table = RawTable(bytes[4096..4096 + 12288].into());
+    [b"a", b"b"].map(|key| table.slot(hash::slot(key, 510)))
+}
+
+/// /a and /b, the values of both in the log.
 fn with_two_in_the_log() -> Mem {
     let mut e = with_a_and_b(&pageful(0), &pageful(0));
     e.settle().expect("closes");
-    for n in 1..3 {
+    // The first into the pairs; the second of /a begins the log, and a sync with it.
+    for n in 1..4 {
         e.put(b"a", &pageful(n)).expect("puts");
         e.put(b"b", &pageful(n)).expect("puts");
+    }
+    for slot in slots_of_a_and_b(&e.store().bytes()) {
+        assert!(slot.record().is_some());
     }
     e
 }
@@ -54,12 +65,12 @@ fn a_value_outlives_many_laps_of_the_log() {
     e.store().full_at(Some(NO_MORE));
     let pairs = [b"a", b"b"].map(|key| pair_of(&e.store().bytes(), key));
     e.store().take_log();
-    for n in 3..700 {
+    for n in 4..700 {
         e.put(b"a", &pageful(n)).expect("puts");
         if n % 9 == 0 || n > 690 {
             let got = all(&mut open(e.store().bytes()));
             assert_eq!(got[&b"a"[..]], pageful(n), "{n}");
-            assert_eq!(got[&b"b"[..]], pageful(2), "{n}");
+            assert_eq!(got[&b"b"[..]], pageful(3), "{n}");
         }
     }
     assert!(e.st().log_lap.load(Relaxed) > 90);
@@ -72,10 +83,35 @@ fn a_value_outlives_many_laps_of_the_log() {
     e.settle().expect("closes");
     let bytes = e.store().bytes();
     // As many changes as the original would have made.
-    assert_eq!((current(&bytes, b"a"), current(&bytes, b"b")), (1, 0));
+    assert_eq!((current(&bytes, b"a"), current(&bytes, b"b")), (1, 1));
     let got = all(&mut open(bytes));
     assert_eq!(got[&b"a"[..]], pageful(699));
-    assert_eq!(got[&b"b"[..]], pageful(2));
+    assert_eq!(got[&b"b"[..]], pageful(3));
+}
+
+#[test]
+fn names_of_laps_begin_anew_with_other_words() {
+    // A name has room for some thousand laps. Before the first one comes again, all values go to their pairs, which changes the
+    // words of their slots; then the log goes on as before.
+    let mut e = with_two_in_the_log();
+    e.store().full_at(Some(NO_MORE));
+    e.st().log_lap.fetch_add(LAPS - 10, Relaxed);
+    let (mut seen, mut folds) = (std::collections::HashSet::new(), 0);
+    let mut before = slots_of_a_and_b(&e.store().bytes());
+    for n in 4..300 {
+        e.put(b"a", &pageful(n)).expect("puts");
+        let now = slots_of_a_and_b(&e.store().bytes());
+        assert!(seen.insert((now[0].word.0, now[0].b)), "{n}");
+        folds += usize::from(now[1].word != before[1].word);
+        before = now;
+        let got = all(&mut open(e.store().bytes()));
+        assert_eq!(got[&b"a"[..]], pageful(n), "{n}");
+        assert_eq!(got[&b"b"[..]], pageful(3), "{n}");
+    }
+    let lap = e.st().log_lap.load(Relaxed);
+    assert!(lap > LAPS + 20, "{lap}");
+    // /b is only in the log until then.
+    assert_eq!(folds, 1);
 }
 
 #[test]

@@ -4,9 +4,7 @@
 use super::medium::{Medium, Words};
 use crate::engine::{Engine, Look};
 use crate::error::{Error, Result};
-use crate::sys::map::FileMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 type Reader = Engine<Medium, Words>;
@@ -27,9 +25,8 @@ pub(super) struct Beside {
 }
 
 /// The engine that looks at the file as it is.
-pub(super) fn open_engine(map: FileMap) -> Result<Reader> {
-    let state = Words::Private(Box::default());
-    Engine::open_beside(Medium::File(Arc::new(map)), state)
+pub(super) fn open_engine(medium: Medium) -> Result<Reader> {
+    Engine::open_beside(medium, Words::Private(Box::default()))
 }
 
 /// Whether somebody has the file open who may write it.

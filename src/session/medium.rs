@@ -73,6 +73,12 @@ impl Medium {
             Self::Memory(changes) => changes.below().is_torn(),
         }
     }
+
+    /// Whether it may be changed.
+    #[inline(always)]
+    pub(super) fn is_writable(&self) -> bool {
+        matches!(self, Self::File(map) if map.file().is_writable())
+    }
 }
 
 impl AsRef<State> for Words {
@@ -84,22 +90,40 @@ impl AsRef<State> for Words {
     }
 }
 
+/// The engine of a handle. `writable`: whether it changes the file now.
 pub(super) fn open_engine(
-    map: FileMap,
+    file: &File,
     shm: &Arc<Shm>,
     writable: bool,
 ) -> Result<Engine<Medium, Words>> {
-    if shm.is_nameless() {
-        return super::beside::open_engine(map);
+    let map = Arc::new(FileMap::new(file.reopen(writable)?)?);
+    open_mapped(&map, shm, writable)
+}
+
+/// The same, but where there is no room to recover the file, or to finish what somebody has begun, one that only reads.
+pub(super) fn open_at_least_reader(
+    file: &File,
+    shm: &Arc<Shm>,
+    writable: bool,
+) -> Result<Engine<Medium, Words>> {
+    let map = Arc::new(FileMap::new(file.reopen(writable)?)?);
+    match open_mapped(&map, shm, writable) {
+        Err(_) if writable && map.is_torn() => open_engine(file, shm, false),
+        opened => opened,
     }
-    let file = map.file().reopen(false);
-    match Engine::open(
-        Medium::File(Arc::new(map)),
-        Words::Shared(shm.clone()),
-        writable,
-        large_files(),
-    ) {
-        Err(Error::Access(_)) => open_in_memory(file?),
+}
+
+fn open_mapped(
+    map: &Arc<FileMap>,
+    shm: &Arc<Shm>,
+    writable: bool,
+) -> Result<Engine<Medium, Words>> {
+    let medium = Medium::File(map.clone());
+    if shm.is_nameless() {
+        return super::beside::open_engine(medium);
+    }
+    match Engine::open(medium, Words::Shared(shm.clone()), writable, large_files()) {
+        Err(Error::Access(_)) => open_in_memory(map.file().reopen(false)?),
         opened => opened,
     }
 }

@@ -19,13 +19,12 @@ use crate::format::block::KEY_LEN;
 use crate::format::key::Key;
 use crate::log;
 use crate::sys::file::{File, Owner};
-use crate::sys::map::FileMap;
 use crate::sys::sem::Sem;
 use crate::sys::shm::{self, Shm};
 use crate::sys::{fork, names, sem, users};
 use beside::Beside;
 use join::{Held, join, open_file, prepare_header};
-use medium::{Medium, Words, open_engine};
+use medium::{Medium, Words, open_at_least_reader, open_engine};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -155,10 +154,9 @@ impl Session {
         let writable = request.mode != Mode::ReadOnly;
         // Both before the caller can touch either: it gets numbers of descriptors that stay ours.
         let callers_file = file.reopen(writable)?;
-        let map = FileMap::new(file.reopen(writable)?)?;
         let engine = {
             let _held = Held::engine(shm, me);
-            open_engine(map, shm, writable)?
+            open_at_least_reader(&file, shm, writable)?
         };
         let users = shm.users();
         // Whoever opened before us has been counted by its caller meanwhile.
@@ -251,13 +249,13 @@ impl Session {
             shm.state().reset();
             shared.ref_count.store(0, Relaxed);
         }
-        let opened = FileMap::new(file.reopen(writable)?).and_then(|map| {
+        let open = || {
             let _held = Held::engine(&shm, me);
-            let engine = open_engine(map, &shm, writable)?;
+            let engine = open_at_least_reader(&file, &shm, writable)?;
             self.callers_file.become_like(&file.reopen(writable)?)?;
             Ok(engine)
-        });
-        let engine = match opened {
+        };
+        let engine = match open() {
             Ok(engine) => engine,
             Err(e) => {
                 drop(gate);
@@ -343,42 +341,54 @@ impl Session {
         }
         let _held = Held::engine(&self.shm, self.me);
         self.replace_torn_map()?;
-        if !self.file.is_writable() {
+        if !self.engine.store().is_writable() {
             self.choose_medium()?;
         }
         let answer = f(&mut self.engine);
         if self.engine.store().is_torn() {
-            log::error(|| "cut off while open: a page of it is gone".into());
+            log::error(|| {
+                "a page of it is gone: no room, a medium that fails, or cut off while open".into()
+            });
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
         answer
     }
 
-    /// Who may not write a file that has to be recovered does so in memory, until somebody who may has
-    /// recovered the file.
+    /// As [`Session::with`], for what changes nothing. Where there is no room to finish what somebody has begun, what is there is
+    /// read all the same, and the handle goes on as a reader until its next change.
+    fn read<R>(&mut self, mut f: impl FnMut(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
+        let answer = self.with(&mut f);
+        let store = self.engine.store();
+        if answer.is_ok() || !store.is_writable() || !store.is_torn() {
+            return answer;
+        }
+        self.open_anew(false)?;
+        self.with(f)
+    }
+
+    /// Who does not write a file that has to be recovered does so in memory, until somebody has recovered the file.
     fn choose_medium(&mut self) -> Result<()> {
         let state = self.shm.state();
         let recovered = state.phase.load(Relaxed) != phase::UNREAD
             && state.verified.load(Relaxed) != tables::BAD;
         let in_memory = matches!(self.engine.store(), Medium::Memory(_));
         if in_memory && recovered {
-            let map = FileMap::new(self.file.reopen(false)?)?;
-            self.set_engine(open_engine(map, &self.shm, false)?);
+            self.set_engine(open_engine(&self.file, &self.shm, false)?);
         } else if !in_memory && self.beside.is_none() && !self.engine.is_readable()? {
             self.set_engine(medium::open_in_memory(self.file.reopen(false)?)?);
         }
         Ok(())
     }
 
-    /// A map in which zeros took the place of what somebody cut off is of no use any more.
+    /// A map in which zeros took the place of a page is of no use any more.
     fn replace_torn_map(&mut self) -> Result<()> {
         if self.shm.is_torn() {
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
-        if self.engine.store().is_torn() {
-            let writable = self.file.is_writable();
-            let map = FileMap::new(self.file.reopen(writable)?)?;
-            self.set_engine(open_engine(map, &self.shm, writable)?);
+        let store = self.engine.store();
+        if store.is_torn() {
+            let writable = store.is_writable();
+            self.set_engine(open_engine(&self.file, &self.shm, writable)?);
         }
         Ok(())
     }
@@ -403,7 +413,7 @@ impl Session {
                     let slots = |e: &Engine<_, _>, _: Option<&_>| Some(e.slots_of(key));
                     return self.read_beside(|e| e.get(key, buf), slots);
                 }
-                self.with(|e| e.get(key, buf))
+                self.read(|e| e.get(key, buf))
             }
         }
     }
@@ -454,7 +464,7 @@ impl Session {
                 if self.beside.is_some() {
                     return self.next_beside(pos, key, buf);
                 }
-                self.with(|e| e.next_entry(pos, key, buf))
+                self.read(|e| e.next_entry(pos, key, buf.as_deref_mut()))
             }
         }
     }
@@ -543,7 +553,7 @@ impl Session {
         snapshot: &mut Snapshot,
         most: usize,
     ) -> Result<Option<(u64, u64)>> {
-        self.with(|e| e.snapshot_step(snapshot, most))
+        self.read(|e| e.snapshot_step(snapshot, most))
     }
 
     /// Runs `put_in_place`, which puts another file in the place of this one, while nobody else has
@@ -574,7 +584,7 @@ impl Session {
     /// have cached.
     fn may_write(&mut self) -> Result<()> {
         if self.mode != Mode::ReadOnly {
-            return Ok(());
+            return self.become_writer();
         }
         let shared = self.shm.shared();
         let write_back = shared.cache_created.load(Relaxed) != 0
@@ -585,16 +595,26 @@ impl Session {
         self.become_writer()
     }
 
+    #[inline(always)]
     fn become_writer(&mut self) -> Result<()> {
-        if let Medium::File(map) = self.engine.store()
-            && map.file().is_writable()
-        {
-            return Ok(());
+        match self.engine.store().is_writable() {
+            true => Ok(()),
+            false => self.open_anew(true),
         }
-        let map = FileMap::new(self.file.reopen(true)?)?;
+    }
+
+    #[cold]
+    fn open_anew(&mut self, writable: bool) -> Result<()> {
+        self.follow_fork()?;
         let _held = Held::engine(&self.shm, self.me);
-        self.set_engine(open_engine(map, &self.shm, true)?);
-        if let Some(r) = self.shm.users().records.get(self.me as usize) {
+        self.set_engine(open_engine(&self.file, &self.shm, writable)?);
+        if let Some(r) = self
+            .shm
+            .users()
+            .records
+            .get(self.me as usize)
+            .filter(|_| writable)
+        {
             r.flags.fetch_or(users::WRITER, Relaxed);
         }
         Ok(())
@@ -631,10 +651,11 @@ impl Session {
         );
         let mut closed = Ok(());
         if changed && !others.iter().any(|&n| flags(n) & users::WRITER != 0) {
+            let writes = self.become_writer();
             // A reader can be left alone with what a dead writer has changed, and may not be
             // allowed to write: then the next opener recovers.
-            if self.become_writer().is_ok() {
-                closed = self.with(Engine::settle);
+            if writes.is_ok() || self.mode != Mode::ReadOnly {
+                closed = writes.and_then(|()| self.with(Engine::settle));
                 if let Err(e) = &closed {
                     log::error(|| format!("not durable at the close, the next open recovers: {e}"));
                 }

@@ -1,7 +1,8 @@
-//! A page of a map that is gone, because somebody has cut the file off, raises SIGBUS at the next
-//! touch. Only for addresses inside our own maps it is caught: a page of zeros takes its place, the
-//! map is remembered as torn, and the call that touched it answers an error. Every other SIGBUS
-//! goes to whoever was there before.
+//! A page of a map that is gone raises SIGBUS at the next touch: somebody has cut the file off, the medium can't be read, or it
+//! is full and the file system (btrfs, UBIFS) makes room at the first store into a page. Only for addresses inside our own maps it
+//! is caught: the map is remembered as torn, a page of zeros takes the place of the one that is gone, and whoever touched it asks
+//! whether the map is torn before anything follows from what was read, and behind what was stored. Every other SIGBUS goes to
+//! whoever was there before.
 
 use std::mem::MaybeUninit;
 use std::sync::Once;
@@ -100,6 +101,9 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
         start <= address && address < end
     };
     if let Some(r) = RANGES.iter().find(ours) {
+        // Before the zeros are there, for other threads.
+        r.hit.store(true, Relaxed);
+        HITS.fetch_add(1, Release);
         // SAFETY: no precondition; safe in a handler.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -116,8 +120,6 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
             )
         };
         if p != libc::MAP_FAILED {
-            r.hit.store(true, Relaxed);
-            HITS.fetch_add(1, Release);
             return;
         }
     }

@@ -1,6 +1,6 @@
 //! Put and delete: the write protocol.
 
-use super::copies::SECTOR;
+use super::copies::{SECTOR, slot_ends};
 use super::index::{UNUSED, print_of};
 use super::look::{Found, Seen};
 use super::state::{intent, phase};
@@ -548,6 +548,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             memory()?;
         }
         self.settle_epoch(place)?;
+        self.claim(slot_ends(place))?;
         if self.put_again_in_a(place, key, value)? {
             return Ok(());
         }
@@ -646,6 +647,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
             slot: Slot::default(),
             pair,
         };
+        self.claim(slot_ends(&place))?;
         self.begin_intent(place.at, pair, intent::PAIR);
         if !in_gap {
             self.st().end.store(pair + PAIR, Relaxed);

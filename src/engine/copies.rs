@@ -32,6 +32,17 @@ pub(super) fn is_across_sectors(at: u64) -> bool {
     at / SECTOR != (at + slot::WORD) / SECTOR
 }
 
+/// The words of a slot that lie furthest apart.
+pub(super) fn slot_ends(place: &Place) -> [u64; 2] {
+    [place.at, place.at + slot::WORD]
+}
+
+fn delimiters_of(pair: u64) -> [u64; 4] {
+    let (a, b) = (Side::A.offset(pair), Side::B.offset(pair));
+    let end = block::END as u64;
+    [a, a + end, b, b + end]
+}
+
 impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Slot `n` of some is about to be dealt with: every now and then those that come next are made ready, of each the
     /// ranges that `of` names. What takes long is to find their pages, and that is done side by side.
@@ -166,16 +177,26 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// The four delimiters of a pair are about to be stored.
     pub(super) fn fetch_ends(&self, place: &Place) {
-        for at in [Side::A, Side::B].map(|side| side.offset(place.pair)) {
+        for at in delimiters_of(place.pair) {
             self.store.fetch(at, 8);
-            self.store.fetch(at + block::END as u64, 8);
         }
+    }
+
+    /// Where a file system makes room at the first store into a page, it is made now for these words: a change that was begun
+    /// in one page and refused in the next is neither done nor undone, and the next recovery may find the other one.
+    pub(super) fn claim<const N: usize>(&self, words: [u64; N]) -> Result<()> {
+        for at in words {
+            self.store.store(at, self.store.load(at)?)?;
+        }
+        Ok(())
     }
 
     /// The slot and the delimiters of both copies; the contents stay as they are until the close, so
     /// that a torn delete is a live pair or a deleted one and never anything else.
     pub(super) fn write_deleted(&mut self, place: &Place, sum: u32) -> Result<()> {
         let word = Word::tagged(place.slot.word.side(), self.epoch(), sum);
+        self.claim(slot_ends(place))?;
+        self.claim(delimiters_of(place.pair))?;
         self.begin_intent(place.at, place.pair, intent::DELETE);
         // As tidy as it was.
         self.checked.set(place.pair, false);

@@ -33,9 +33,12 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         // Tables first: the count may be behind the links.
         self.tables = self.chain()?.0;
         self.st().tables.store(self.tables.len() as u64, Relaxed);
-        if pair != 0
-            && let Some((t, i)) = self.slot_at(at)
-        {
+        if pair == 0 {
+            // The last table may have one of its two links.
+            if let [.., from, to] = self.tables[..] {
+                self.set_link(from, to)?;
+            }
+        } else if let Some((t, i)) = self.slot_at(at) {
             let place = self.place(t, i)?;
             if kind == intent::RECORD {
                 self.finish_record(&place, pair)?;

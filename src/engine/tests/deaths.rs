@@ -4,7 +4,8 @@ use super::{empty, open, with_a_and_b};
 use crate::engine::storage::{Memory, Storage};
 use crate::engine::{Engine, Position, State};
 use crate::error::Result;
-use crate::format::{hash, table, u64_at};
+use crate::format::header::Header;
+use crate::format::{PAGE, Sizes, hash, table, u64_at};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,6 +60,38 @@ fn a_writer_dies_in_its_close_and_a_reader_stays() {
         assert_eq!(value(&mut after, b"a").as_deref(), Some(&b"2"[..]));
         assert_eq!(value(&mut after, b"b").as_deref(), Some(&b"0"[..]));
     });
+}
+
+#[test]
+fn a_writer_dies_between_the_two_links_to_a_new_table() {
+    // A table of a few slots has its link twice: behind the last slot in use, and behind the last one there is. Who stored one of
+    // them died, or had no room for the other; the next one closed the file with two different links, a finding.
+    let sizes = Sizes::new(2, 128, 8028).expect("in range");
+    let header = Header { sizes, clean: true }.bytes().to_vec();
+    let put = |e: &mut Engine<_, _>, n: u32| e.put(format!("/k{n}").as_bytes(), b"v");
+    let mut e = join(header.clone(), &Arc::new(State::default()));
+    let second = (0..).find(|&n| {
+        put(&mut e, n).expect("puts");
+        e.st().tables.load(Relaxed) == 2
+    });
+    let second = second.expect("a key that needs a second table");
+    for n in 0.. {
+        let state = Arc::new(State::default());
+        let mut e = join(header.clone(), &state);
+        (0..second).for_each(|n| put(&mut e, n).expect("puts"));
+        e.store().fail_after(Some(n));
+        if put(&mut e, second).is_ok() {
+            assert!(n > 8);
+            return;
+        }
+        // It is a death that it stands for, not a sync that failed.
+        state.poisoned.store(0, Relaxed);
+        let mut next = join(e.store().bytes(), &state);
+        next.settle().expect("closes");
+        let bytes = next.store().bytes();
+        let link = |i| u64_at(&bytes, table::slot_offset(PAGE, i) as usize);
+        assert_eq!(link(2), link(table::SLOTS as u16), "{n}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 # make build | install | uninstall | demo | clean
-#      test, which is check, rust-tests and valgrind | test-dlt | coverage | asan | soak | fuzz
+#      test, which is check, rust-tests and valgrind | test-dlt | test-disks | coverage | asan | soak | fuzz
 #      dist | deb | abi-bless | yocto-crates
 #      bench | bench-docs | bench-guard | bench-guard-bless
 #
@@ -31,7 +31,7 @@ SOURCE := Cargo.toml build.rs $(shell find src -name '*.rs')
 # In a directory of its own: it has the library built another way, under the same file names.
 COMMAND := $(TARGET)/command$(addprefix /,$(CARGO_BUILD_TARGET))/release/kissdb
 
-.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt abi-bless dist deb yocto-crates coverage asan soak fuzz clean
+.PHONY: all build install uninstall demo test check rust-tests valgrind test-dlt test-disks abi-bless dist deb yocto-crates coverage asan soak fuzz clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -153,6 +153,10 @@ yocto-crates:
 # Messages in DLT, with a daemon of its own. Debian: dlt-daemon, dlt-tools, libdlt-dev.
 test-dlt:
 	tests/dlt.sh
+
+# File systems on loop devices whose power is cut off, or that are full; as root. Debian: btrfs-progs, e2fsprogs, xfsprogs.
+test-disks:
+	$(CARGO) test --profile checked --test disks -- --ignored --nocapture --test-threads=1
 
 # Which lines no test reaches; needs the component llvm-tools.
 coverage:

@@ -113,7 +113,7 @@ struct qhasharr_s;
 
 /**
  * Something is lost or can't be promised: a record of which both copies are damaged, a sync that
- * failed, a file that was cut off while open.
+ * failed, a file that was cut off while open, a page that the medium has no room for.
  */
 #define KISSDB_LOG_ERROR 1
 

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 #[repr(u8)]
 pub enum Level {
     /// Something is lost or can't be promised: a record of which both copies are damaged, a sync
-    /// that failed, a file that somebody cut off while it was open.
+    /// that failed, a file that somebody cut off while it was open, a page that the medium has no room for.
     Error = 1,
     /// Something was wrong and is mended, or served all the same: a damaged copy whose twin is
     /// good, a lost table, a user or a holder of the semaphore that died.

@@ -64,7 +64,7 @@ pub const KISSDB_ERROR_WRONG_BUFSIZE: c_int = -13;
 pub const KISSDB_ERROR_APPCRASH: c_int = -14;
 
 /// Something is lost or can't be promised: a record of which both copies are damaged, a sync that
-/// failed, a file that was cut off while open.
+/// failed, a file that was cut off while open, a page that the medium has no room for.
 pub const KISSDB_LOG_ERROR: c_int = 1;
 /// Something was wrong and is mended, or served all the same: a damaged copy whose twin is good, a
 /// lost table, a user or a holder of the semaphore that died.

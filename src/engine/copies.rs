@@ -185,8 +185,10 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// Where a file system makes room at the first store into a page, it is made now for these words: a change that was begun
     /// in one page and refused in the next is neither done nor undone, and the next recovery may find the other one.
     pub(super) fn claim<const N: usize>(&self, words: [u64; N]) -> Result<()> {
-        for at in words {
-            self.store.store(at, self.store.load(at)?)?;
+        if self.store.is_lasting() {
+            for at in words {
+                self.store.store(at, self.store.load(at)?)?;
+            }
         }
         Ok(())
     }

@@ -20,44 +20,71 @@ pub(super) enum Medium {
     Memory(Box<Overlay<FileMap>>),
 }
 
+/// Nothing follows from the zeros that stand in for a page that is gone: what reads the map is asked behind it whether it is
+/// torn, what changes the file before, and what stores into the map behind it as well.
 macro_rules! forward {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+    ($($when:ident: { $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)* })*) => {
         impl Storage for Medium {
-            $(#[inline(always)] fn $name(&self, $($arg: $type),*) -> $answer {
-                match self {
-                    Self::File(s) => s.$name($($arg),*),
-                    Self::Memory(s) => s.$name($($arg),*),
-                }
-            })*
+            $($(#[inline(always)] fn $name(&self, $($arg: $type),*) -> $answer {
+                forward!($when self.$name($($arg),*))
+            })*)*
         }
     };
+    (unasked $self:ident.$name:ident($($arg:ident),*)) => {
+        match $self {
+            Self::File(s) => s.$name($($arg),*),
+            Self::Memory(s) => s.$name($($arg),*),
+        }
+    };
+    (before $self:ident.$name:ident($($arg:ident),*)) => {{
+        $self.whole()?;
+        forward!(unasked $self.$name($($arg),*))
+    }};
+    (behind $self:ident.$name:ident($($arg:ident),*)) => {{
+        let answer = forward!(unasked $self.$name($($arg),*))?;
+        $self.whole()?;
+        Ok(answer)
+    }};
+    (both $self:ident.$name:ident($($arg:ident),*)) => {{
+        $self.whole()?;
+        forward!(behind $self.$name($($arg),*))
+    }};
 }
 
 forward! {
-    fetch(at: u64, len: usize) -> ();
-    fetch_block(at: u64, key: usize) -> ();
-    len() -> Result<u64>;
-    known_len() -> u64;
-    read(at: u64, buf: &mut [u8]) -> Result<()>;
-    load(at: u64) -> Result<u64>;
-    holds(at: u64, key: &Key) -> Result<bool>;
-    read_key(at: u64, key: &mut [u8]) -> Result<()>;
-    load_slot(at: u64) -> Result<Slot>;
-    read_value(at: u64, most: usize, buf: &mut [u8]) -> Result<usize>;
-    next_data(at: u64) -> Result<u64>;
-    store(at: u64, word: u64) -> Result<()>;
-    store_all(at: u64, words: &[u64]) -> Result<()>;
-    grow(len: u64) -> Result<()>;
-    extend(len: u64) -> Result<()>;
-    allocate(at: u64, len: u64) -> Result<()>;
-    fill(at: u64, len: u64) -> Result<()>;
-    write_pair(at: u64, pair: &[u8; PAIR as usize]) -> Result<()>;
-    truncate(len: u64) -> Result<()>;
-    fill_holes() -> Result<()>;
-    sync() -> Result<()>;
-    sync_range(at: u64, len: u64) -> Result<()>;
-    is_lasting() -> bool;
-    is_file() -> bool;
+    unasked: {
+        fetch(at: u64, len: usize) -> ();
+        fetch_block(at: u64, key: usize) -> ();
+        len() -> Result<u64>;
+        known_len() -> u64;
+        next_data(at: u64) -> Result<u64>;
+        // A store that has not arrived was an error.
+        sync() -> Result<()>;
+        sync_range(at: u64, len: u64) -> Result<()>;
+        is_lasting() -> bool;
+        is_file() -> bool;
+    }
+    behind: {
+        read(at: u64, buf: &mut [u8]) -> Result<()>;
+        load(at: u64) -> Result<u64>;
+        holds(at: u64, key: &Key) -> Result<bool>;
+        read_key(at: u64, key: &mut [u8]) -> Result<()>;
+        load_slot(at: u64) -> Result<Slot>;
+        read_value(at: u64, most: usize, buf: &mut [u8]) -> Result<usize>;
+    }
+    both: {
+        store(at: u64, word: u64) -> Result<()>;
+        store_all(at: u64, words: &[u64]) -> Result<()>;
+    }
+    before: {
+        grow(len: u64) -> Result<()>;
+        extend(len: u64) -> Result<()>;
+        allocate(at: u64, len: u64) -> Result<()>;
+        fill(at: u64, len: u64) -> Result<()>;
+        write_pair(at: u64, pair: &[u8; PAIR as usize]) -> Result<()>;
+        truncate(len: u64) -> Result<()>;
+        fill_holes() -> Result<()>;
+    }
 }
 
 /// The words that engines share, or those of a handle that recovers for itself.
@@ -67,11 +94,21 @@ pub(super) enum Words {
 }
 
 impl Medium {
-    pub(super) fn is_torn(&self) -> bool {
+    #[inline(always)]
+    fn map(&self) -> &FileMap {
         match self {
-            Self::File(map) => map.is_torn(),
-            Self::Memory(changes) => changes.below().is_torn(),
+            Self::File(map) => map,
+            Self::Memory(changes) => changes.below(),
         }
+    }
+
+    #[inline(always)]
+    fn whole(&self) -> Result<()> {
+        self.map().whole()
+    }
+
+    pub(super) fn is_torn(&self) -> bool {
+        self.map().torn().is_set()
     }
 
     /// Whether it may be changed.
@@ -108,7 +145,7 @@ pub(super) fn open_at_least_reader(
 ) -> Result<Engine<Medium, Words>> {
     let map = Arc::new(FileMap::new(file.reopen(writable)?)?);
     match open_mapped(&map, shm, writable) {
-        Err(_) if writable && map.is_torn() => open_engine(file, shm, false),
+        Err(_) if writable && map.torn().is_set() => open_engine(file, shm, false),
         opened => opened,
     }
 }
@@ -157,4 +194,55 @@ pub(super) fn leave_behind(engine: Engine<Medium, Words>) {
         _next: LEFT_BEHIND.load(Relaxed),
     });
     LEFT_BEHIND.store(Box::into_raw(node), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_torn_map_answers_nothing_and_changes_nothing() {
+        // A disk was full, of a file system that makes room at the first store into a page. The store did not arrive, zeros took
+        // the place of the table that it went into, and the same call went on with them: it saw no pair, settled the
+        // file as an empty one, and every synced value was gone.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
+        let before = [7; 1 << 16];
+        let torn_by = |touch: &dyn Fn(&Medium) -> bool| {
+            std::fs::write(file.path(), before).expect("its bytes");
+            let map = FileMap::new(File::open(&path, true).expect("opens")).expect("maps");
+            let medium = Medium::File(Arc::new(map));
+            file.as_file().set_len(1 << 15).expect("is cut off");
+            assert!(touch(&medium), "a touch of what is gone");
+            file.as_file().set_len(1 << 16).expect("is back");
+            medium
+        };
+        let (mut bytes, key) = ([0; 8], Key::new(b"k").expect("a key"));
+        for touch in [
+            &(|m: &Medium| m.store(40960, 1).is_err()) as &dyn Fn(&_) -> _,
+            &|m: &Medium| m.store_all(40960, &[1, 2]).is_err(),
+            &|m: &Medium| m.read(40960, &mut [0; 8]).is_err(),
+            &|m: &Medium| m.load(40960).is_err(),
+            &|m: &Medium| m.load_slot(40960).is_err(),
+            &|m: &Medium| m.read_key(40960, &mut [0; 8]).is_err(),
+            &|m: &Medium| m.read_value(40960, 8, &mut [0; 8]).is_err(),
+            &|m: &Medium| m.holds(40960, &key).is_err(),
+        ] {
+            let medium = torn_by(touch);
+            assert!(medium.load(8192).is_err());
+            assert!(medium.read(0, &mut bytes).is_err());
+            assert!(medium.store(0, 1).is_err());
+            assert!(medium.store_all(0, &[1, 2]).is_err());
+            assert!(medium.write_pair(0, &[1; PAIR as usize]).is_err());
+            assert!(medium.grow(1 << 17).is_err());
+            assert!(medium.extend(1 << 17).is_err());
+            assert!(medium.allocate(0, 4096).is_err());
+            assert!(medium.fill(0, 4096).is_err());
+            assert!(medium.fill_holes().is_err());
+            assert!(medium.truncate(4096).is_err());
+            let after = std::fs::read(file.path()).expect("is read");
+            assert!(after[..1 << 15] == before[..1 << 15] && after.len() == 1 << 16);
+        }
+    }
 }

@@ -382,7 +382,7 @@ impl Session {
 
     /// A map in which zeros took the place of a page is of no use any more.
     fn replace_torn_map(&mut self) -> Result<()> {
-        if self.shm.is_torn() {
+        if self.shm.torn().is_set() {
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
         let store = self.engine.store();

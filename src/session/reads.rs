@@ -10,9 +10,9 @@ use crate::sys::map::FileMap;
 use crate::sys::published::Published;
 use crate::sys::sem::Sem;
 use crate::sys::shm::Shm;
-use crate::sys::sigbus;
+use crate::sys::sigbus::Torn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The reads of one handle, for the process that made it. Where one answers `None` the session must
 /// be asked, which takes the engine lock.
@@ -27,8 +27,8 @@ struct Parts {
     index: Arc<Index>,
     sizes: Sizes,
     sem: Option<Sem>,
-    /// [`sigbus::hits`] when none of our maps was torn.
-    hits: AtomicUsize,
+    /// Of map and object.
+    torn: [&'static Torn; 2],
 }
 
 impl Parts {
@@ -42,18 +42,10 @@ impl Parts {
         }
     }
 
-    /// Whether no zeros have taken the place of what somebody has cut off.
+    /// Whether what was read are no zeros in the place of a page that is gone.
     #[inline(always)]
     fn are_whole(&self) -> bool {
-        let hits = sigbus::hits();
-        if hits == self.hits.load(Relaxed) {
-            return true;
-        }
-        let whole = !self.map.is_torn() && !self.shm.is_torn();
-        if whole {
-            self.hits.store(hits, Relaxed);
-        }
-        whole
+        !self.torn.iter().any(|torn| torn.is_set())
     }
 }
 
@@ -74,7 +66,7 @@ impl Reads {
                 index: engine.index().clone(),
                 sizes: engine.sizes(),
                 sem,
-                hits: AtomicUsize::new(sigbus::hits()),
+                torn: [map.torn(), shm.torn()],
             }),
             _ => None,
         };

@@ -6,7 +6,7 @@
 
 use super::file::File;
 use super::prefetch::prefetch;
-use super::sigbus::{self, Guard};
+use super::sigbus::{Guard, Torn};
 use super::{errno, retry, room_allowed};
 use crate::engine::Storage;
 use crate::engine::storage::plain;
@@ -41,8 +41,7 @@ pub struct FileMap {
     /// The file was this long when last asked.
     known: AtomicU64,
     lasting: bool,
-    /// [`sigbus::hits`] when no map of this file was torn.
-    hits: AtomicUsize,
+    torn: &'static Torn,
 }
 
 /// Bytes that a processor fetches at a time.
@@ -76,7 +75,7 @@ impl FileMap {
             pieces: [const { AtomicUsize::new(0) }; PIECES],
             maps: Mutex::new(Vec::new()),
             base: (0, 0),
-            hits: AtomicUsize::new(sigbus::hits()),
+            torn: Torn::never(),
         };
         let len = map.known_len().max(1);
         let mut mapped = len.max(AT_FIRST);
@@ -85,6 +84,8 @@ impl FileMap {
             mapped = len;
             map.reach(mapped)?;
         }
+        let first = map.maps().first().map(|first| first.guard.torn());
+        map.torn = first.unwrap_or(map.torn);
         map.base = (
             map.pieces[0].load(Relaxed),
             piece_start(piece_of(mapped - 1) + 1),
@@ -98,27 +99,16 @@ impl FileMap {
     }
 
     /// Whether a page was gone when it was touched: somebody has cut the file off, the medium can't be read, or there is no
-    /// room, where a file system makes it at the first store into a page. Zeros stand in its place, so whatever would read
-    /// them, or store what follows from them, fails.
+    /// room, where a file system makes it at the first store into a page. Zeros stand in its place.
     #[inline(always)]
-    pub fn is_torn(&self) -> bool {
-        sigbus::hits() != self.hits.load(Relaxed) && self.was_hit()
+    pub fn torn(&self) -> &'static Torn {
+        self.torn
     }
 
-    #[cold]
-    fn was_hit(&self) -> bool {
-        let hits = sigbus::hits();
-        let torn = self.maps().iter().any(|m| m.guard.was_hit());
-        if !torn {
-            self.hits.store(hits, Relaxed);
-        }
-        torn
-    }
-
-    /// An error if it is torn. Behind a store: if it has not arrived.
+    /// An error if it is torn. Behind a read: what was read may be such zeros. Behind a store: it may not have arrived.
     #[inline(always)]
-    fn whole(&self) -> Result<()> {
-        match self.is_torn() {
+    pub fn whole(&self) -> Result<()> {
+        match self.torn.is_set() {
             true => Err(errno(libc::EIO).into()),
             false => Ok(()),
         }
@@ -147,7 +137,8 @@ impl FileMap {
         };
         maps.try_reserve(1).map_err(|_| Error::Memory)?;
         let address = map.as_mut_ptr() as usize;
-        let guard = Guard::new(map.as_mut_ptr(), map.len()).ok_or(Error::Memory)?;
+        let others = maps.first().map(|m| &m.guard);
+        let guard = Guard::new(map.as_mut_ptr(), map.len(), others).ok_or(Error::Memory)?;
         maps.push(Map { guard, _map: map });
         for n in first..=last {
             let inside = (piece_start(n) - start) as usize;
@@ -156,12 +147,12 @@ impl FileMap {
         Ok(())
     }
 
-    /// The address of a range that is inside the file, as far as that is known, and in one whole map: nearly
+    /// The address of a range that is inside the file, as far as that is known, and in one map: nearly
     /// every access.
     #[inline(always)]
     fn one(&self, at: u64, len: usize) -> Option<*mut u8> {
         let end = at.checked_add(len as u64)?;
-        if end > self.known.load(Relaxed) || self.is_torn() {
+        if end > self.known.load(Relaxed) {
             return None;
         }
         let (base, mapped) = self.base;
@@ -202,7 +193,6 @@ impl FileMap {
         if end > self.known_len() && end > self.len()? {
             return Err(errno(libc::EIO).into());
         }
-        self.whole()?;
         if len == 0 {
             return Ok(());
         }
@@ -239,7 +229,6 @@ impl Storage for FileMap {
             unsafe { std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
             return Ok(());
         }
-        self.whole()?;
         let end = at.saturating_add(buf.len() as u64);
         if end > self.known_len() {
             self.len()?;
@@ -405,15 +394,14 @@ impl Storage for FileMap {
         if let Some(to) = self.one(at, 8) {
             // SAFETY: as below.
             unsafe { &*to.cast::<AtomicU64>() }.store(word.to_le(), Release);
-            return self.whole();
+            return Ok(());
         }
         self.parts(at, 8, |to, _, _| {
             // SAFETY: 8 mapped bytes at a multiple of 8 (pieces begin at page boundaries) in a
             // writable mapping, inside the file. Release keeps the order of all stores, which the
             // write protocol rests on.
             unsafe { &*to.cast::<AtomicU64>() }.store(word.to_le(), Release);
-        })?;
-        self.whole()
+        })
     }
 
     fn store_all(&self, at: u64, words: &[u64]) -> Result<()> {
@@ -429,11 +417,10 @@ impl Storage for FileMap {
             // SAFETY: as for one word: all of them are mapped, inside the file, at multiples of 8.
             unsafe { &*to.add(8 * i).cast::<AtomicU64>() }.store(word.to_le(), Release);
         }
-        self.whole()
+        Ok(())
     }
 
     fn grow(&self, len: u64) -> Result<()> {
-        self.whole()?;
         let old = self.len()?;
         if len <= old {
             return Ok(());
@@ -448,7 +435,6 @@ impl Storage for FileMap {
     }
 
     fn extend(&self, len: u64) -> Result<()> {
-        self.whole()?;
         let old = self.len()?;
         if len > old {
             room_allowed(len)?;
@@ -464,7 +450,6 @@ impl Storage for FileMap {
     }
 
     fn allocate(&self, at: u64, len: u64) -> Result<()> {
-        self.whole()?;
         let end = at.saturating_add(len);
         if !self.file.allocate(at, end)? {
             write_zeros(&self.file, at, end)?;
@@ -473,7 +458,6 @@ impl Storage for FileMap {
     }
 
     fn fill(&self, at: u64, len: u64) -> Result<()> {
-        self.whole()?;
         // One by one, so that a page that is stored into later is not written with its neighbours.
         let end = at.saturating_add(len);
         for page in (at..end).step_by(PAGE as usize) {
@@ -487,24 +471,20 @@ impl Storage for FileMap {
     /// writing to the medium takes as well, and the pages were not there or are on the medium: of a
     /// sector nothing arrives, or all.
     fn write_pair(&self, at: u64, pair: &[u8; PAIR as usize]) -> Result<()> {
-        self.whole()?;
         Ok(self.file.write_all(at, pair)?)
     }
 
     fn truncate(&self, len: u64) -> Result<()> {
-        self.whole()?;
         self.file.set_len(len)?;
         self.known.store(len, Relaxed);
         Ok(())
     }
 
     fn fill_holes(&self) -> Result<()> {
-        self.whole()?;
         self.file.allocate(0, self.len()?)?;
         Ok(())
     }
 
-    /// Also of a torn map: a store that has not arrived was an error.
     fn sync(&self) -> Result<()> {
         match self.lasting {
             true => Ok(self.file.sync()?),
@@ -631,43 +611,6 @@ mod tests {
             1 => 0u64..9000,
             1 => any::<u64>(),
         ]
-    }
-
-    /// A writable file and its map.
-    fn writable(bytes: &[u8]) -> (tempfile::NamedTempFile, FileMap) {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), bytes).expect("its bytes");
-        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
-        let map = FileMap::new(File::open(&path, true).expect("opens")).expect("maps");
-        (file, map)
-    }
-
-    #[test]
-    fn a_torn_map_answers_nothing_and_changes_nothing() {
-        // A disk was full, of a file system that makes room at the first store into a page. The store did not arrive, zeros took
-        // the place of the table that it went into, and the same call went on with them: it saw no pair, settled the
-        // file as an empty one, and every synced value was gone.
-        let before = [7; 1 << 16];
-        let (file, map) = writable(&before);
-        file.as_file().set_len(1 << 15).expect("is cut off");
-        assert!(map.store(40960, 1).is_err(), "a store that did not arrive");
-        file.as_file().set_len(1 << 16).expect("is back");
-        let mut bytes = [0; 8];
-        assert!(map.read(0, &mut bytes).is_err());
-        assert!(map.load(8192).is_err());
-        assert!(map.load_slot(8192).is_err());
-        assert!(map.read_value(8192, 8, &mut bytes).is_err());
-        assert!(map.store(0, 1).is_err());
-        assert!(map.store_all(0, &[1, 2]).is_err());
-        assert!(map.write_pair(0, &[1; PAIR as usize]).is_err());
-        assert!(map.grow(1 << 17).is_err());
-        assert!(map.extend(1 << 17).is_err());
-        assert!(map.allocate(0, 4096).is_err());
-        assert!(map.fill(0, 4096).is_err());
-        assert!(map.fill_holes().is_err());
-        assert!(map.truncate(4096).is_err());
-        let after = std::fs::read(file.path()).expect("is read");
-        assert!(after[..1 << 15] == before[..1 << 15] && after.len() == 1 << 16);
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 
 use super::file::{Ident, Owner, above_standard, effective_user};
 use super::lock::Lock;
-use super::sigbus::Guard;
+use super::sigbus::{Guard, Torn};
 use super::users::{self, User, Users};
 use super::{allocate, errno, last_error, names, retry, room_allowed};
 use crate::engine::State;
@@ -300,7 +300,7 @@ impl Shm {
             .len(SIZE)
             .map_raw(&fd)
             .map_err(Error::MapShm)?;
-        let guard = Guard::new(map.as_mut_ptr(), SIZE).ok_or(Error::Memory)?;
+        let guard = Guard::new(map.as_mut_ptr(), SIZE, None).ok_or(Error::Memory)?;
         Ok(Self {
             map: Arc::new(Mapped { map, guard }),
             fd,
@@ -444,7 +444,7 @@ impl Shm {
             return None;
         }
         let map = MmapOptions::new().len(SIZE).map_raw_read_only(&fd).ok()?;
-        let guard = Guard::new(map.as_mut_ptr(), SIZE)?;
+        let guard = Guard::new(map.as_mut_ptr(), SIZE, None)?;
         let shm = Self {
             map: Arc::new(Mapped { map, guard }),
             fd,
@@ -670,8 +670,8 @@ impl Shm {
     }
 
     /// Whether a page of it was gone when it was touched.
-    pub fn is_torn(&self) -> bool {
-        self.map.guard.was_hit()
+    pub fn torn(&self) -> &'static Torn {
+        self.map.guard.torn()
     }
 
     /// Descriptor of the object.

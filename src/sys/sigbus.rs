@@ -1,20 +1,43 @@
 //! A page of a map that is gone raises SIGBUS at the next touch: somebody has cut the file off, the medium can't be read, or it
 //! is full and the file system (btrfs, UBIFS) makes room at the first store into a page. Only for addresses inside our own maps it
-//! is caught: the map is remembered as torn, a page of zeros takes the place of the one that is gone, and whoever touched it asks
-//! whether the map is torn before anything follows from what was read, and behind what was stored. Every other SIGBUS goes to
-//! whoever was there before.
+//! is caught: the map is torn from then on, and a page of zeros takes the place of the one that is gone. Whoever has touched
+//! a map asks behind that whether it is torn, before anything follows from what he has read or stored. Every other SIGBUS
+//! goes to whoever was there before.
 
 use std::mem::MaybeUninit;
 use std::sync::Once;
 use std::sync::atomic::{
     AtomicBool, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    compiler_fence, fence,
 };
 
 struct Range {
     start: AtomicUsize,
     end: AtomicUsize,
-    hit: AtomicBool,
+    torn: Torn,
+    /// The range whose `torn` is set when a page of this one is gone.
+    first: AtomicUsize,
+}
+
+/// Whether a page of one of the maps of a file was gone when it was touched.
+pub struct Torn(AtomicBool);
+
+impl Torn {
+    /// Of what is not mapped yet.
+    pub fn never() -> &'static Self {
+        static NEVER: Torn = Torn(AtomicBool::new(false));
+        &NEVER
+    }
+
+    /// Asked behind a touch: whether it may have met zeros in the place of the page.
+    #[inline(always)]
+    pub fn is_set(&self) -> bool {
+        // The touch first. In this thread the handler has run by then, another one's has set this before the zeros were there.
+        compiler_fence(SeqCst);
+        fence(Acquire);
+        self.0.load(Relaxed)
+    }
 }
 
 /// Maps that can be guarded at a time. Untouched they cost nothing.
@@ -24,20 +47,14 @@ static RANGES: [Range; MOST] = [const {
     Range {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
-        hit: AtomicBool::new(false),
+        torn: Torn(AtomicBool::new(false)),
+        first: AtomicUsize::new(0),
     }
 }; MOST];
 
 /// Where to look for a free one first.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 static INSTALL: Once = Once::new();
-static HITS: AtomicUsize = AtomicUsize::new(0);
-
-/// How often a page of any of our maps was gone: as long as this stays, no map has been torn.
-#[inline(always)]
-pub fn hits() -> usize {
-    HITS.load(Acquire)
-}
 
 /// What handled SIGBUS before: written once, before our handler is installed.
 struct Before(std::cell::UnsafeCell<MaybeUninit<libc::sigaction>>);
@@ -45,35 +62,39 @@ struct Before(std::cell::UnsafeCell<MaybeUninit<libc::sigaction>>);
 unsafe impl Sync for Before {}
 static BEFORE: Before = Before(std::cell::UnsafeCell::new(MaybeUninit::uninit()));
 
-/// A guarded map, until it is dropped.
-pub struct Guard(&'static Range);
+/// A guarded map, until it is dropped: the number of its range.
+pub struct Guard(usize);
 
 impl Guard {
-    /// Guards `len` bytes at `start`, which must stay mapped as long as the guard lives; `None`: there are too many.
-    pub fn new(start: *mut u8, len: usize) -> Option<Self> {
+    /// Guards `len` bytes at `start`, which must stay mapped as long as the guard lives; `None`: there are too many. `first`:
+    /// of another map of the same file that lives as long; with a page of this one both are torn.
+    pub fn new(start: *mut u8, len: usize, first: Option<&Self>) -> Option<Self> {
         INSTALL.call_once(install);
         let start = start as usize;
-        let takes = |r: &&Range| {
-            r.start.load(Relaxed) == 0
-                && r.start.compare_exchange(0, start, Acquire, Relaxed).is_ok()
+        let takes = |&n: &usize| {
+            let r = &RANGES[n].start;
+            r.load(Relaxed) == 0 && r.compare_exchange(0, start, Acquire, Relaxed).is_ok()
         };
-        let (before, behind) = RANGES.split_at(NEXT.fetch_add(1, Relaxed) % MOST);
-        let r = behind.iter().chain(before).find(takes)?;
-        r.hit.store(false, Relaxed);
+        let from = NEXT.fetch_add(1, Relaxed) % MOST;
+        let n = (from..MOST).chain(0..from).find(takes)?;
+        let r = &RANGES[n];
+        r.torn.0.store(false, Relaxed);
+        r.first.store(first.map_or(n, |first| first.0), Relaxed);
         r.end.store(start + len, Release);
-        Some(Self(r))
+        Some(Self(n))
     }
 
-    /// Whether a page of it was gone.
-    pub fn was_hit(&self) -> bool {
-        self.0.hit.load(Relaxed)
+    /// Whether a page of it, or of a map of which it is the first, was gone.
+    pub fn torn(&self) -> &'static Torn {
+        &RANGES[self.0].torn
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.end.store(0, Release);
-        self.0.start.store(0, Release);
+        let r = &RANGES[self.0];
+        r.end.store(0, Release);
+        r.start.store(0, Release);
     }
 }
 
@@ -101,9 +122,10 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
         start <= address && address < end
     };
     if let Some(r) = RANGES.iter().find(ours) {
-        // Before the zeros are there, for other threads.
-        r.hit.store(true, Relaxed);
-        HITS.fetch_add(1, Release);
+        // Before the zeros are there.
+        if let Some(first) = RANGES.get(r.first.load(Relaxed)) {
+            first.torn.0.store(true, SeqCst);
+        }
         // SAFETY: no precondition; safe in a handler.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -167,7 +189,7 @@ mod tests {
         assert_ne!(all, libc::MAP_FAILED);
         let pages = (0..len).step_by(4096);
         let guards: Vec<_> = pages
-            .map(|at| Guard::new(all.cast::<u8>().wrapping_add(at), 4096))
+            .map(|at| Guard::new(all.cast::<u8>().wrapping_add(at), 4096, None))
             .collect();
         assert!(guards.iter().all(Option::is_some));
         drop(guards);

@@ -426,8 +426,9 @@ fn what_was_synced_is_on_a_medium_that_is_cut_off() {
 // ---------------------------------------------------------------- room
 
 /// File systems that are filled, beside options of their mounts.
-const FILLED: [(&str, &[&str]); 3] = [
+const FILLED: [(&str, &[&str]); 4] = [
     ("btrfs", &["mkfs.btrfs", "-q"]),
+    ("ext2", &["mkfs.ext2", "-q", "-F", "-m", "0"]),
     ("ext4", &["mkfs.ext4", "-q", "-F", "-m", "0"]),
     ("xfs", &["mkfs.xfs", "-q", "-f"]),
 ];

@@ -608,13 +608,7 @@ impl Session {
         self.follow_fork()?;
         let _held = Held::engine(&self.shm, self.me);
         self.set_engine(open_engine(&self.file, &self.shm, writable)?);
-        if let Some(r) = self
-            .shm
-            .users()
-            .records
-            .get(self.me as usize)
-            .filter(|_| writable)
-        {
+        if writable && let Some(r) = self.shm.users().records.get(self.me as usize) {
             r.flags.fetch_or(users::WRITER, Relaxed);
         }
         Ok(())

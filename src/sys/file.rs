@@ -230,6 +230,12 @@ impl File {
 
     /// Reads up to `buf.len()` bytes from the start; answers how many there are.
     pub fn read_start(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(0, buf)
+    }
+
+    /// Reads up to `buf.len()` bytes from `at` on; answers how many there are.
+    pub(super) fn read(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let at = libc::off_t::try_from(at).map_err(|_| errno(libc::EINVAL))?;
         let mut n = 0;
         while n < buf.len() {
             let rest = &mut buf[n..];
@@ -239,7 +245,7 @@ impl File {
                     self.raw(),
                     rest.as_mut_ptr().cast(),
                     rest.len(),
-                    n as libc::off_t,
+                    at.saturating_add(n as libc::off_t),
                 ) as i64
             })?;
             if r == 0 {

@@ -425,12 +425,12 @@ fn what_was_synced_is_on_a_medium_that_is_cut_off() {
 
 // ---------------------------------------------------------------- room
 
-/// File systems that are filled, beside options of their mounts.
-const FILLED: [(&str, &[&str]); 4] = [
-    ("btrfs", &["mkfs.btrfs", "-q"]),
-    ("ext2", &["mkfs.ext2", "-q", "-F", "-m", "0"]),
-    ("ext4", &["mkfs.ext4", "-q", "-F", "-m", "0"]),
-    ("xfs", &["mkfs.xfs", "-q", "-f"]),
+/// File systems that are filled: name, what makes it, whether it makes room at the first store into a page.
+const FILLED: [(&str, &[&str], bool); 4] = [
+    ("btrfs", &["mkfs.btrfs", "-q"], true),
+    ("ext2", &["mkfs.ext2", "-q", "-F", "-m", "0"], false),
+    ("ext4", &["mkfs.ext4", "-q", "-F", "-m", "0"], false),
+    ("xfs", &["mkfs.xfs", "-q", "-f"], false),
 ];
 
 /// A file that takes the room of others.
@@ -439,10 +439,10 @@ struct Filler(fs::File);
 impl Filler {
     /// Until there is none left, whatever is asked for.
     fn fill(&mut self) {
-        let zeros = vec![1; 1 << 20];
+        let bytes = vec![1; 1 << 20];
         for n in [1 << 20, 1 << 16, 1 << 12] {
             for _ in 0..3 {
-                while self.0.write_all(&zeros[..n]).is_ok() {}
+                while self.0.write_all(&bytes[..n]).is_ok() {}
                 let _ = self.0.sync_all();
             }
         }
@@ -460,7 +460,8 @@ impl Filler {
 #[derive(Default)]
 struct Model {
     values: BTreeMap<u64, Vec<u8>>,
-    /// What else the next recovery may find, as documented: from before and behind the changes that were refused.
+    /// What else the next recovery may find, as documented for file systems that make room late: from before and behind the
+    /// changes that were refused.
     refused: BTreeMap<u64, Vec<Option<Vec<u8>>>>,
 }
 
@@ -499,11 +500,11 @@ impl Model {
         Ok(false)
     }
 
-    /// Whether a handle finds what there has to be. `anew`: it was opened since the last time.
-    fn judge(&mut self, db: &Plain, keys: u64, anew: bool) -> Result<(), String> {
+    /// Whether a handle finds what there has to be. `late`: some changes that were refused may have been decided since.
+    fn judge(&mut self, db: &Plain, keys: u64, late: bool) -> Result<(), String> {
         for k in 0..keys {
             let found = get(db, k)?;
-            if anew
+            if late
                 && let Some(values) = self.refused.remove(&k)
                 && values.contains(&found)
             {
@@ -533,7 +534,8 @@ fn get(db: &Plain, k: u64) -> Result<Option<Vec<u8>>, String> {
 }
 
 /// A life that meets the end of the room, one without any, and one behind it; how many changes were refused.
-fn fill_up(at: &Path, seed: u64) -> Result<u64, String> {
+/// `late`: the file system makes room at the first store into a page.
+fn fill_up(at: &Path, late: bool, seed: u64) -> Result<u64, String> {
     let mut rng = Rng(seed);
     let (path, room) = (at.join("a.db"), at.join("filler"));
     let (keys, slots) = SHAPES[rng.below(3) as usize];
@@ -580,7 +582,7 @@ fn fill_up(at: &Path, seed: u64) -> Result<u64, String> {
         // It may be unable to make a clean file.
         db.close();
         db = open("without room")?;
-        let judged = model.judge(&db, keys, true);
+        let judged = model.judge(&db, keys, late);
         judged.map_err(|e| format!("opened without room in life {life}: {e}"))?;
     }
     drop(filler);
@@ -590,7 +592,7 @@ fn fill_up(at: &Path, seed: u64) -> Result<u64, String> {
     if rng.one_in(2) {
         db.close();
         db = open("behind it")?;
-        let judged = model.judge(&db, keys, true);
+        let judged = model.judge(&db, keys, late);
         judged.map_err(|e| format!("opened behind it: {e}"))?;
     }
     for _ in 0..60 {
@@ -627,7 +629,7 @@ fn a_full_disk_refuses_changes_and_loses_nothing() {
     println!("KISSDB_SEED={seed} KISSDB_DISK_SECONDS={seconds}");
     let scratch = Scratch::below(procs::fast_directory());
     let mut seeds = Rng(seed);
-    for (name, make) in FILLED {
+    for (name, make, late) in FILLED {
         let disk = scratch.db(name);
         image(&disk, 400 << 20, make);
         let mount = Mount::new(&disk, scratch.db("live"), "loop");
@@ -635,7 +637,7 @@ fn a_full_disk_refuses_changes_and_loses_nothing() {
         let (mut rounds, mut refused) = (0, 0);
         while Instant::now() < until {
             let seed = seeds.next();
-            match fill_up(&mount.0, seed) {
+            match fill_up(&mount.0, late, seed) {
                 Ok(n) => (rounds, refused) = (rounds + 1, refused + n),
                 Err(e) => panic!("{name}, seed {seed}: {e}"),
             }

@@ -464,7 +464,12 @@ impl Session {
                 if self.beside.is_some() {
                     return self.next_beside(pos, key, buf);
                 }
-                self.read(|e| e.next_entry(pos, key, buf.as_deref_mut()))
+                // A second look begins where the first one did.
+                let from = *pos;
+                self.read(|e| {
+                    *pos = from;
+                    e.next_entry(pos, key, buf.as_deref_mut())
+                })
             }
         }
     }
@@ -597,6 +602,7 @@ impl Session {
 
     #[inline(always)]
     fn become_writer(&mut self) -> Result<()> {
+        self.follow_fork()?;
         match self.engine.store().is_writable() {
             true => Ok(()),
             false => self.open_anew(true),
@@ -605,8 +611,10 @@ impl Session {
 
     #[cold]
     fn open_anew(&mut self, writable: bool) -> Result<()> {
-        self.follow_fork()?;
         let _held = Held::engine(&self.shm, self.me);
+        if self.shm.torn().is_set() {
+            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
         self.set_engine(open_engine(&self.file, &self.shm, writable)?);
         if writable && let Some(r) = self.shm.users().records.get(self.me as usize) {
             r.flags.fetch_or(users::WRITER, Relaxed);
@@ -648,7 +656,7 @@ impl Session {
             let writes = self.become_writer();
             // A reader can be left alone with what a dead writer has changed, and may not be
             // allowed to write: then the next opener recovers.
-            if writes.is_ok() || self.mode != Mode::ReadOnly {
+            if writes.is_ok() || flags(self.me) & users::WRITER != 0 {
                 closed = writes.and_then(|()| self.with(Engine::settle));
                 if let Err(e) = &closed {
                     log::error(|| format!("not durable at the close, the next open recovers: {e}"));

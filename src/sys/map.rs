@@ -228,6 +228,11 @@ impl Storage for FileMap {
         if buf.len() as u64 >= table::SIZE {
             // A hole in a map costs a page of some file systems (tmpfs) when it is read, and there may be none.
             let inside = self.file.read(at, buf)?;
+            let (known, end) = (self.known_len(), at.saturating_add(buf.len() as u64));
+            if at.saturating_add(inside as u64) < known.min(end) {
+                // Cut off since: the map would have raised SIGBUS.
+                return Err(errno(libc::EIO).into());
+            }
             buf[inside..].fill(0);
             return Ok(());
         }
@@ -609,6 +614,20 @@ mod tests {
     use crate::format::block::VALUE_LEN;
     use proptest::prelude::*;
     use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_table_that_was_cut_off_is_no_table_of_zeros() {
+        // A file was cut off while open, and a snapshot of it was empty without an error: its tables were read as zeros.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(1 << 16).expect("a length");
+        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
+        let map = FileMap::new(File::open(&path, false).expect("opens")).expect("maps");
+        let mut raw = [1; table::SIZE as usize];
+        map.read(1 << 16, &mut raw).expect("zeros behind the end");
+        assert!(raw.iter().all(|&b| b == 0));
+        file.as_file().set_len(8192).expect("is cut off");
+        assert!(map.read(4096, &mut raw).is_err());
+    }
 
     /// A word as blocks hold them: text, zeros, sizes, anything.
     fn word() -> impl Strategy<Value = u64> {

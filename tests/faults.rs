@@ -556,6 +556,7 @@ const CASES: &[(&str, Case)] = &[
     ("descriptors", descriptors),
     ("memory", memory),
     ("shortened", shortened),
+    ("pages_come_back", pages_come_back),
     ("bus error of another", bus_error_of_another),
     ("bus error of a plain handler", bus_error_of_a_plain_handler),
     ("bus error by default", bus_error_by_default),
@@ -1264,6 +1265,79 @@ fn shortened(path: &Path) -> Result<(), String> {
 fn a_file_that_others_cut_off_is_an_error_code() {
     // Failure 21: SIGBUS in every process that had the file mapped (P4).
     passes("shortened");
+}
+
+/// How many descriptors and maps of this process are of `path`.
+fn kept_of(path: &Path) -> Result<(usize, usize), String> {
+    let name = path.to_str().ok_or("a path")?;
+    let fds = fs::read_dir("/proc/self/fd").map_err(|e| e.to_string())?;
+    let fds = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    let maps = fs::read_to_string("/proc/self/maps").map_err(|e| e.to_string())?;
+    let maps = maps.lines().filter(|line| line.ends_with(name));
+    Ok((fds.filter(|to| to == path).count(), maps.count()))
+}
+
+/// Pages are gone again and again, for the same handle, and come back.
+fn pages_come_back(path: &Path) -> Result<(), String> {
+    let db = open(path, ffi::RWCREAT)?;
+    let mut values = [b"0", b"1", b"2"].map(|v| v.to_vec());
+    let put = |n: usize, value: &[u8]| db.put(&key(n as u64), value).0;
+    for (n, value) in values.iter().enumerate() {
+        expect("a put", put(n, value), 0)?;
+    }
+    let other = open(path, ffi::RDWR)?;
+    let reader = open(path, ffi::RDONLY)?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|e| e.to_string())?;
+    let mut kept = None;
+    for round in 0..60 {
+        let bytes = fs::read(path).map_err(|e| e.to_string())?;
+        // Behind the first table, or inside it, or all but the header.
+        let cut = [20480, 8192, 4096][round % 3];
+        file.set_len(cut).map_err(|e| e.to_string())?;
+        let n = round % values.len();
+        let new = format!("in round {round}").into_bytes();
+        match round % 4 {
+            0 => expect("a put into what is gone", put(n, &new), -1)?,
+            1 => expect("a delete", other.delete(&key(n as u64)).0, -1)?,
+            2 => expect("a reader", reader.keys().is_err(), true)?,
+            // An absent key is known to be absent, and what was read before is kept.
+            _ => expect("an iteration", db.keys(), Err(-1))?,
+        }
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[cut as usize..], cut)
+            .map_err(|e| e.to_string())?;
+        for user in [&db, &other, &reader] {
+            for (n, value) in values.iter().enumerate() {
+                expect("a value", user.get(&key(n as u64)), Ok(value.clone()))
+                    .map_err(|e| format!("round {round}: {e}"))?;
+            }
+            expect("keys", user.keys().map(|k| k.len()), Ok(values.len()))?;
+        }
+        expect("a put", put(n, &new), 0)?;
+        values[n] = new;
+        // What a handle needs once it has by now.
+        if round == 11 {
+            kept = Some(kept_of(path)?);
+        }
+    }
+    expect("descriptors and maps", Some(kept_of(path)?), kept)?;
+    for user in [reader, other, db] {
+        expect("a close", user.close(), 0)?;
+    }
+    let db = open(path, ffi::RDONLY)?;
+    for (n, value) in values.iter().enumerate() {
+        expect("a value", db.get(&key(n as u64)), Ok(value.clone()))?;
+    }
+    expect("a close", db.close(), 0)
+}
+
+#[test]
+fn a_handle_whose_pages_come_back_keeps_nothing_of_it() {
+    // A disk was full, and somebody tried to put again and again: each time a store into a page was refused, and a descriptor
+    // and a map more were kept. After some 1,000 of them the process had no descriptors left, and its gets failed as well.
+    passes("pages_come_back");
 }
 
 static OWN_BUS_ERRORS: AtomicI64 = AtomicI64::new(0);

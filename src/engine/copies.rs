@@ -256,10 +256,14 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     pub(super) fn erase(&mut self, at: u64, len: u64) -> Result<()> {
         let ends = [Side::A, Side::B].map(|side| [true, false].map(|live| side.delimiters(live).1));
         let mut some = false;
+        let mut bytes = [0; PAGE as usize];
         for page in (at..at + len).step_by(PAGE as usize) {
             let end = page + PAGE - 8;
-            let ends_here = ends.as_flattened().contains(&self.store.load(end)?);
-            let begins_here = !self.sizes.covers_all() && self.store.load(page)? != 0;
+            self.store.read_by_call(page, &mut bytes)?;
+            let ends_here = ends
+                .as_flattened()
+                .contains(&u64_at(&bytes, PAGE as usize - 8));
+            let begins_here = !self.sizes.covers_all() && u64_at(&bytes, 0) != 0;
             for (word, goes) in [(end, ends_here), (page, begins_here)] {
                 if goes {
                     self.store.store(word, 0)?;

@@ -331,6 +331,13 @@ impl<S: Storage> Reader<'_, S> {
     /// As [`Engine::get`]; `None` if it must be asked under the lock.
     #[inline(always)]
     pub fn get(&self, key: &Key, buf: &mut [u8]) -> Option<Option<usize>> {
+        let whole_at = self.store.whole_at();
+        let found = self.get_at(key, whole_at, buf);
+        found.filter(|_| self.store.is_whole_since(whole_at))
+    }
+
+    #[inline(always)]
+    fn get_at(&self, key: &Key, whole_at: u64, buf: &mut [u8]) -> Option<Option<usize>> {
         let slot = hash::slot_of(key.hash(), self.sizes.slots);
         let print = print_of(key.hash());
         let stamp = self.stamp(slot)?;
@@ -344,7 +351,7 @@ impl<S: Storage> Reader<'_, S> {
         match self.index.places.find(slot, print) {
             Known::Nowhere => (self.stamp(slot)? == stamp).then_some(None),
             Known::Here(table, hint) => {
-                self.get_from_pair(key, (slot, table, hint), (stamp, when), buf)
+                self.get_from_pair(key, (slot, table, hint), (stamp, when, whole_at), buf)
             }
             Known::Unclear => None,
         }
@@ -356,7 +363,7 @@ impl<S: Storage> Reader<'_, S> {
         &self,
         key: &Key,
         (slot, table, hint): (u16, usize, Hint),
-        (stamp, when): (Stamp, When),
+        (stamp, when, whole_at): (Stamp, When, u64),
         buf: &mut [u8],
     ) -> Option<Option<usize>> {
         // Slot and block are in different places, and both far from the processor: the block is fetched
@@ -374,6 +381,9 @@ impl<S: Storage> Reader<'_, S> {
             return (self.stamp(slot)? == stamp).then_some(None);
         };
         let value = buf.get(..n);
+        if !self.store.is_whole_since(whole_at) {
+            return None;
+        }
         let goes_on = value.is_none_or(|value| self.keep(key, when, value));
         goes_on.then_some(size)
     }
@@ -397,6 +407,19 @@ impl<S: Storage> Reader<'_, S> {
     /// `Some(false)` is the end; `None` if it must be asked under the lock. `pos` moves as far as it
     /// came.
     pub fn next(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
+        let whole_at = self.store.whole_at();
+        let from = *pos;
+        let found = self.next_at(pos, key, buf);
+        if !self.store.is_whole_since(whole_at) {
+            // It may have come past slots that were not the file's.
+            *pos = from;
+            return None;
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn next_at(&self, pos: &mut Position, key: &mut [u8], buf: Option<&mut [u8]>) -> Option<bool> {
         // All that is read from here on belongs to this layout, or the answer is not used.
         let layout = self.layout()?;
         loop {

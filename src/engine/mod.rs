@@ -201,6 +201,24 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         std::sync::atomic::fence(AcqRel);
     }
 
+    /// Whether it changes the file.
+    #[inline(always)]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// A store has failed, or zeros were read that are not the file's: it goes on with what the file holds. `writable`: whether
+    /// it changes the file from now on.
+    pub fn begin_anew(&mut self, writable: bool) {
+        if writable && !self.writable {
+            // Who only reads mends nothing, and remembers what he has found so.
+            self.announce();
+        }
+        self.writable = writable;
+        // The next call looks for the tables, and believes no pair that was checked.
+        self.layout = u64::MAX;
+    }
+
     pub(crate) fn st(&self) -> &State {
         self.state.as_ref()
     }
@@ -209,14 +227,25 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         self.st().epoch.load(Relaxed)
     }
 
-    /// Before each call: finishes what a dead process left, and learns of rearranged tables.
-    pub(crate) fn ready(&mut self) -> Result<()> {
+    /// The length of the file.
+    ///
+    /// # Errors
+    /// Those of the storage; [`Error::Io`]: somebody has cut it off.
+    fn len(&self) -> Result<u64> {
         let length = self.st().length.load(Relaxed);
-        if self.store.known_len() < length && self.store.len()? < length {
-            let len = self.store.known_len();
+        let len = self.store.len()?;
+        if len < length {
             crate::log::error(|| format!("cut off while open, from {length} to {len} bytes"));
             // Not "no such key": what was there is gone.
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
+        Ok(len)
+    }
+
+    /// Before each call: finishes what a dead process left, and learns of rearranged tables.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        if self.store.known_len() < self.st().length.load(Relaxed) {
+            self.len()?;
         }
         if self.writable {
             if self.st().walking.load(Relaxed) != 0 {
@@ -273,7 +302,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     /// The tables, by following the links from the first one, and whether the last link was a
     /// proper end. Links out of range, unaligned or cyclic end the chain.
     pub(crate) fn chain(&self) -> Result<(Vec<u64>, bool)> {
-        let len = self.store.len()?;
+        let len = self.len()?;
         let mut tables = Vec::new();
         let mut at = PAGE;
         if len < PAGE + table::SIZE {
@@ -364,7 +393,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     pub(crate) fn raw_table(&self, at: u64) -> Result<RawTable> {
         let mut raw = RawTable(vec![0; table::SIZE as usize].into_boxed_slice());
-        self.store.read(at, &mut raw.0)?;
+        self.store.read_by_call(at, &mut raw.0)?;
         Ok(raw)
     }
 
@@ -391,7 +420,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let pair = match slot.pair(self.store.known_len()) {
             Some(pair) => pair,
             None if slot.is_unused() => 0,
-            None => slot.pair(self.store.len()?).unwrap_or(0),
+            None => slot.pair(self.len()?).unwrap_or(0),
         };
         Ok(Place {
             table,
@@ -427,7 +456,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut done = 0;
         while done < len {
             let n = (len - done).min(PAGE) as usize;
-            self.store.read(at + done, &mut page[..n])?;
+            self.store.read_by_call(at + done, &mut page[..n])?;
             if !crate::format::is_zero(&page[..n]) {
                 return Ok(false);
             }
@@ -438,16 +467,26 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
 
     /// Zeroes what is not zero in a range of whole words.
     pub(crate) fn zero(&self, at: u64, len: u64) -> Result<()> {
-        self.replace(at, len, |_| 0)
+        self.replace_by(S::read_by_call, at, len, |_| 0)
     }
 
     /// Stores those words of a range that are not what `want` says of their offset in it.
     pub(crate) fn replace(&self, at: u64, len: u64, want: impl Fn(usize) -> u64) -> Result<()> {
+        self.replace_by(S::read, at, len, want)
+    }
+
+    fn replace_by(
+        &self,
+        read: impl Fn(&S, u64, &mut [u8]) -> Result<()>,
+        at: u64,
+        len: u64,
+        want: impl Fn(usize) -> u64,
+    ) -> Result<()> {
         let mut page = [0; PAGE as usize];
         let mut done = 0;
         while done < len {
             let n = (len - done).min(PAGE) as usize;
-            self.store.read(at + done, &mut page[..n])?;
+            read(&self.store, at + done, &mut page[..n])?;
             for i in (0..n).step_by(8) {
                 let w = want(done as usize + i);
                 if crate::format::u64_at(&page, i) != w {

@@ -384,7 +384,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
         let mut used = [false; table::SLOTS];
         let mut raw = RawTable::empty();
         for (t, &at) in self.tables.iter().enumerate().rev() {
-            self.store.read(at, &mut raw.0)?;
+            self.store.read_by_call(at, &mut raw.0)?;
             for (i, used) in (0..self.sizes.slots).zip(&mut used) {
                 if !raw.slot(i).is_unused() {
                     *used = true;

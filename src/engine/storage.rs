@@ -27,6 +27,23 @@ pub trait Storage {
     /// [`crate::Error::Io`] if the file was shortened under us.
     fn read(&self, at: u64, buf: &mut [u8]) -> Result<()>;
 
+    /// The same, and of holes nothing is touched: they cost a page of some file systems (tmpfs) when they are read through a
+    /// map, and there may be none.
+    fn read_by_call(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        self.read(at, buf)
+    }
+
+    /// For those who read without the lock: begin with this number, and at the end, if the storage is not whole since, zeros
+    /// may have stood in the place of what was read.
+    fn whole_at(&self) -> u64 {
+        0
+    }
+
+    /// See [`Storage::whole_at`].
+    fn is_whole_since(&self, _when: u64) -> bool {
+        true
+    }
+
     /// The word at `at`, a multiple of 8; 0 behind the end of the file.
     fn load(&self, at: u64) -> Result<u64> {
         let mut w = [0; 8];
@@ -405,6 +422,31 @@ mod overlay {
         pub fn below(&self) -> &S {
             &self.below
         }
+
+        /// Fills `buf`; what has not changed `read` reads from the file.
+        fn read_with(
+            &self,
+            at: u64,
+            buf: &mut [u8],
+            read: impl Fn(u64, &mut [u8]) -> Result<()>,
+        ) -> Result<()> {
+            let pages = self.pages.borrow();
+            let mut done = 0;
+            while done < buf.len() {
+                let from = at.saturating_add(done as u64);
+                let inside = (from % PAGE) as usize;
+                let n = (buf.len() - done).min(PAGE as usize - inside);
+                let part = &mut buf[done..done + n];
+                match pages.get(&(from / PAGE)) {
+                    _ if from >= self.len.get() => part.fill(0),
+                    Some(page) => part.copy_from_slice(&page[inside..inside + n]),
+                    None if from >= self.cut.get() => part.fill(0),
+                    None => read(from, part)?,
+                }
+                done += n;
+            }
+            Ok(())
+        }
     }
 
     impl<S: Storage> Storage for Overlay<S> {
@@ -417,22 +459,11 @@ mod overlay {
         }
 
         fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-            let pages = self.pages.borrow();
-            let mut done = 0;
-            while done < buf.len() {
-                let from = at.saturating_add(done as u64);
-                let inside = (from % PAGE) as usize;
-                let n = (buf.len() - done).min(PAGE as usize - inside);
-                let part = &mut buf[done..done + n];
-                match pages.get(&(from / PAGE)) {
-                    _ if from >= self.len.get() => part.fill(0),
-                    Some(page) => part.copy_from_slice(&page[inside..inside + n]),
-                    None if from >= self.cut.get() => part.fill(0),
-                    None => self.below.read(from, part)?,
-                }
-                done += n;
-            }
-            Ok(())
+            self.read_with(at, buf, |at, buf| self.below.read(at, buf))
+        }
+
+        fn read_by_call(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+            self.read_with(at, buf, |at, buf| self.below.read_by_call(at, buf))
         }
 
         fn store(&self, at: u64, word: u64) -> Result<()> {

@@ -97,7 +97,7 @@ impl<S: Storage, H: AsRef<State>> Engine<S, H> {
     ) -> Result<()> {
         let mut raw = RawTable::empty();
         for (t, &at) in self.tables.iter().enumerate() {
-            self.store.read(at, &mut raw.0)?;
+            self.store.read_by_call(at, &mut raw.0)?;
             for i in 0..self.sizes.slots {
                 let slot = raw.slot(i);
                 if !slot.is_unused() {

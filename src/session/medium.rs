@@ -53,6 +53,8 @@ macro_rules! forward {
 
 forward! {
     unasked: {
+        whole_at() -> u64;
+        is_whole_since(when: u64) -> bool;
         fetch(at: u64, len: usize) -> ();
         fetch_block(at: u64, key: usize) -> ();
         len() -> Result<u64>;
@@ -65,6 +67,7 @@ forward! {
         is_file() -> bool;
     }
     behind: {
+        read_by_call(at: u64, buf: &mut [u8]) -> Result<()>;
         read(at: u64, buf: &mut [u8]) -> Result<()>;
         load(at: u64) -> Result<u64>;
         holds(at: u64, key: &Key) -> Result<bool>;
@@ -108,13 +111,7 @@ impl Medium {
     }
 
     pub(super) fn is_torn(&self) -> bool {
-        self.map().torn().is_set()
-    }
-
-    /// Whether it may be changed.
-    #[inline(always)]
-    pub(super) fn is_writable(&self) -> bool {
-        matches!(self, Self::File(map) if map.file().is_writable())
+        self.map().is_torn()
     }
 }
 
@@ -145,7 +142,7 @@ pub(super) fn open_at_least_reader(
 ) -> Result<Engine<Medium, Words>> {
     let map = Arc::new(FileMap::new(file.reopen(writable)?)?);
     match open_mapped(&map, shm, writable) {
-        Err(_) if writable && map.torn().is_set() => open_engine(file, shm, false),
+        Err(_) if writable && map.is_torn() => open_engine(file, shm, false),
         opened => opened,
     }
 }
@@ -199,7 +196,67 @@ pub(super) fn leave_behind(engine: Engine<Medium, Words>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Position;
+    use crate::engine::index::Reader;
+    use crate::format::Sizes;
+    use crate::format::header::Header;
     use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn who_reads_without_the_lock_comes_past_nothing_in_a_torn_map() {
+        // A disk was full and a put was refused, while another thread iterated with the same handle and met the zeros that
+        // stood in for the page: it went on behind the key that it had not read, and the user never saw it.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
+        let sizes = Sizes::new(510, 128, 64).expect("sizes");
+        std::fs::write(file.path(), Header { sizes, clean: true }.bytes()).expect("a header");
+        let map = Arc::new(FileMap::new(File::open(&path, true).expect("opens")).expect("maps"));
+        let state = Box::<State>::default();
+        let medium = Medium::File(map.clone());
+        let mut engine = Engine::open(medium, Words::Private(state), true, false).expect("opens");
+        for key in [b"/a", b"/b", b"/c"] {
+            engine.put(key, b"its value").expect("a put");
+            assert_eq!(engine.get(key, &mut [0; 64]).expect("a get"), Some(9));
+        }
+        let reader = Reader {
+            index: engine.index(),
+            store: &*map,
+            state: engine.st(),
+            sizes,
+        };
+        let keys = || {
+            let (mut pos, mut keys) = (Position::default(), Vec::new());
+            let mut key = [0; 128];
+            while reader.next(&mut pos, &mut key, None)? {
+                keys.push(key[1]);
+            }
+            Some((keys, pos))
+        };
+        let all = keys().expect("all of them");
+        assert_eq!(all.0, b"abc");
+        let bytes = std::fs::read(file.path()).expect("is read");
+        for (cut, most, key) in [(20480, 1, b"/c"), (8192, 0, b"/b")] {
+            file.as_file().set_len(cut).expect("is cut off");
+            let mut pos = Position::default();
+            let mut seen = 0;
+            let at = loop {
+                let at = pos;
+                match reader.next(&mut pos, &mut [0; 128], None) {
+                    Some(_) => seen += 1,
+                    None => break at,
+                }
+            };
+            assert_eq!((pos, seen), (at, most), "cut off at {cut}");
+            let key = Key::new(key).expect("a key");
+            assert_eq!(reader.get(&key, &mut [0; 64]), None);
+            assert!(!reader.keeps(&key));
+            std::os::unix::fs::FileExt::write_all_at(file.as_file(), &bytes[cut as usize..], cut)
+                .expect("is back");
+            assert_eq!(keys(), None, "as long as zeros stand there");
+            map.mend().expect("maps again");
+            assert_eq!(keys().as_ref(), Some(&all));
+        }
+    }
 
     #[test]
     fn a_torn_map_answers_nothing_and_changes_nothing() {

@@ -83,6 +83,8 @@ pub struct Session {
     /// Number of our user record.
     me: u32,
     engine: Engine<Medium, Words>,
+    /// The one on the file's map, if there was one, while `engine` is on what was recovered in memory.
+    resting: Option<Engine<Medium, Words>>,
     reads: Arc<Reads>,
     /// The description that the locks hang on, for ours alone: its view of write errors is not
     /// used up by the caller's syncs.
@@ -189,6 +191,7 @@ impl Session {
             shm: shm.clone(),
             me,
             engine,
+            resting: None,
             reads,
             file,
             callers_file,
@@ -275,6 +278,9 @@ impl Session {
         log::name(&self.path);
         // Another thread of the parent may have been inside the engine at the fork.
         medium::leave_behind(std::mem::replace(&mut self.engine, engine));
+        if let Some(resting) = self.resting.take() {
+            medium::leave_behind(resting);
+        }
         self.file = file;
         self.shm = shm;
         self.reads.follow(&self.engine, &self.shm, self.sem);
@@ -288,9 +294,10 @@ impl Session {
         &self.reads
     }
 
-    fn set_engine(&mut self, engine: Engine<Medium, Words>) {
-        self.engine = engine;
+    fn set_engine(&mut self, engine: Engine<Medium, Words>) -> Engine<Medium, Words> {
+        let before = std::mem::replace(&mut self.engine, engine);
         self.reads.follow(&self.engine, &self.shm, self.sem);
+        before
     }
 
     /// The sizes of the file.
@@ -340,8 +347,13 @@ impl Session {
             self.callers_lock().rescue_semaphore();
         }
         let _held = Held::engine(&self.shm, self.me);
-        self.replace_torn_map()?;
-        if !self.engine.store().is_writable() {
+        if self.shm.torn().count() != 0 {
+            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+        }
+        if self.engine.store().is_torn() {
+            self.work_on_file(self.engine.is_writable())?;
+        }
+        if !self.engine.is_writable() {
             self.choose_medium()?;
         }
         let answer = f(&mut self.engine);
@@ -358,11 +370,10 @@ impl Session {
     /// read all the same, and the handle goes on as a reader until its next change.
     fn read<R>(&mut self, mut f: impl FnMut(&mut Engine<Medium, Words>) -> Result<R>) -> Result<R> {
         let answer = self.with(&mut f);
-        let store = self.engine.store();
-        if answer.is_ok() || !store.is_writable() || !store.is_torn() {
+        if answer.is_ok() || !self.engine.is_writable() || !self.engine.store().is_torn() {
             return answer;
         }
-        self.open_anew(false)?;
+        self.change_over(false)?;
         self.with(f)
     }
 
@@ -373,22 +384,26 @@ impl Session {
             && state.verified.load(Relaxed) != tables::BAD;
         let in_memory = matches!(self.engine.store(), Medium::Memory(_));
         if in_memory && recovered {
-            self.set_engine(open_engine(&self.file, &self.shm, false)?);
+            self.work_on_file(false)?;
         } else if !in_memory && self.beside.is_none() && !self.engine.is_readable()? {
-            self.set_engine(medium::open_in_memory(self.file.reopen(false)?)?);
+            let in_memory = medium::open_in_memory(self.file.reopen(false)?)?;
+            self.resting = Some(self.set_engine(in_memory));
         }
         Ok(())
     }
 
-    /// A map in which zeros took the place of a page is of no use any more.
-    fn replace_torn_map(&mut self) -> Result<()> {
-        if self.shm.torn().is_set() {
-            return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
+    /// Goes on with the file's map, all of its pages the file's, and changes the file if `writable`. Where there is such a map
+    /// it stays: those who read without the lock keep it until the close.
+    fn work_on_file(&mut self, writable: bool) -> Result<()> {
+        if let Some(resting) = self.resting.take() {
+            self.set_engine(resting);
         }
-        let store = self.engine.store();
-        if store.is_torn() {
-            let writable = store.is_writable();
-            self.set_engine(open_engine(&self.file, &self.shm, writable)?);
+        match self.engine.store() {
+            Medium::File(map) if self.beside.is_none() && map.file().is_writable() >= writable => {
+                map.mend()?;
+                self.engine.begin_anew(writable);
+            }
+            _ => drop(self.set_engine(open_engine(&self.file, &self.shm, writable)?)),
         }
         Ok(())
     }
@@ -603,19 +618,20 @@ impl Session {
     #[inline(always)]
     fn become_writer(&mut self) -> Result<()> {
         self.follow_fork()?;
-        match self.engine.store().is_writable() {
+        match self.engine.is_writable() {
             true => Ok(()),
-            false => self.open_anew(true),
+            false => self.change_over(true),
         }
     }
 
+    /// From a reader to a writer, or back.
     #[cold]
-    fn open_anew(&mut self, writable: bool) -> Result<()> {
+    fn change_over(&mut self, writable: bool) -> Result<()> {
         let _held = Held::engine(&self.shm, self.me);
-        if self.shm.torn().is_set() {
+        if self.shm.torn().count() != 0 {
             return Err(std::io::Error::from_raw_os_error(libc::EIO).into());
         }
-        self.set_engine(open_engine(&self.file, &self.shm, writable)?);
+        self.work_on_file(writable)?;
         if writable && let Some(r) = self.shm.users().records.get(self.me as usize) {
             r.flags.fetch_or(users::WRITER, Relaxed);
         }

@@ -12,23 +12,25 @@ use crate::sys::sem::Sem;
 use crate::sys::shm::Shm;
 use crate::sys::sigbus::Torn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The reads of one handle, for the process that made it. Where one answers `None` the session must
 /// be asked, which takes the engine lock.
 pub struct Reads {
     now: Published<Parts>,
+    /// The session works on them.
+    usable: AtomicBool,
 }
 
-/// What belongs to the engine that the session has now.
+/// What belongs to the engine on the mapped file that the session has now, or had before it recovered in memory.
 struct Parts {
     map: Arc<FileMap>,
     shm: Arc<Shm>,
     index: Arc<Index>,
     sizes: Sizes,
     sem: Option<Sem>,
-    /// Of map and object.
-    torn: [&'static Torn; 2],
+    /// The object's.
+    torn: &'static Torn,
 }
 
 impl Parts {
@@ -42,10 +44,10 @@ impl Parts {
         }
     }
 
-    /// Whether what was read are no zeros in the place of a page that is gone.
+    /// Whether what was read of the object are no zeros in the place of a page that is gone.
     #[inline(always)]
     fn are_whole(&self) -> bool {
-        !self.torn.iter().any(|torn| torn.is_set())
+        self.torn.count() == 0
     }
 }
 
@@ -53,31 +55,42 @@ impl Reads {
     pub(super) fn new() -> Self {
         Self {
             now: Published::new(),
+            usable: AtomicBool::new(false),
         }
     }
 
     /// Follows the session to another engine.
     pub(super) fn follow(&self, engine: &Engine<Medium, Words>, shm: &Arc<Shm>, sem: Option<Sem>) {
-        let parts = match engine.store() {
-            // Who reads beside the writers has none of their words.
-            Medium::File(map) if !shm.is_nameless() => Some(Parts {
+        // Who reads beside the writers has none of their words.
+        let map = match engine.store() {
+            Medium::File(map) if !shm.is_nameless() => Some(map),
+            _ => None,
+        };
+        if let Some(map) = map
+            && !self
+                .now
+                .get()
+                .is_some_and(|parts| Arc::ptr_eq(&parts.map, map))
+        {
+            self.now.set(Some(Parts {
                 map: map.clone(),
                 shm: shm.clone(),
                 index: engine.index().clone(),
                 sizes: engine.sizes(),
                 sem,
-                torn: [map.torn(), shm.torn()],
-            }),
-            _ => None,
-        };
-        self.now.set(parts);
+                torn: shm.torn(),
+            }));
+        }
+        self.usable.store(map.is_some(), Relaxed);
     }
 
     /// The parts, unless there is something that a call under the lock has to deal with.
     #[inline(always)]
     fn parts(&self) -> Option<&Parts> {
+        let usable = self.usable.load(Relaxed);
         self.now.get().filter(|parts| {
-            parts.sem.is_none_or(|sem| sem.value() != 0)
+            usable
+                && parts.sem.is_none_or(|sem| sem.value() != 0)
                 && parts.shm.coming_and_going().orphaned.load(Relaxed) == 0
         })
     }

@@ -15,7 +15,6 @@ use crate::format::PAGE;
 use crate::format::block::{self, KEY_LEN, PAIR};
 use crate::format::key::Key;
 use crate::format::slot::{self, Slot, Word};
-use crate::format::table;
 use memmap2::{MmapOptions, MmapRaw};
 use std::io;
 use std::sync::atomic::{
@@ -26,7 +25,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 struct Map {
     guard: Guard,
-    _map: MmapRaw,
+    map: MmapRaw,
+    /// Where in the file it begins.
+    start: u64,
 }
 
 /// The mapped file. Any thread may read while one writes.
@@ -43,6 +44,8 @@ pub struct FileMap {
     known: AtomicU64,
     lasting: bool,
     torn: &'static Torn,
+    /// What it counted when all pages were the file's.
+    whole: AtomicU64,
 }
 
 /// Bytes that a processor fetches at a time.
@@ -77,6 +80,7 @@ impl FileMap {
             maps: Mutex::new(Vec::new()),
             base: (0, 0),
             torn: Torn::never(),
+            whole: AtomicU64::new(0),
         };
         let len = map.known_len().max(1);
         let mut mapped = len.max(AT_FIRST);
@@ -102,17 +106,56 @@ impl FileMap {
     /// Whether a page was gone when it was touched: somebody has cut the file off, the medium can't be read, or there is no
     /// room, where a file system makes it at the first store into a page. Zeros stand in its place.
     #[inline(always)]
-    pub fn torn(&self) -> &'static Torn {
-        self.torn
+    pub fn is_torn(&self) -> bool {
+        !self.is_whole_since(self.whole_at())
     }
 
     /// An error if it is torn. Behind a read: what was read may be such zeros. Behind a store: it may not have arrived.
     #[inline(always)]
     pub fn whole(&self) -> Result<()> {
-        match self.torn.is_set() {
+        match self.is_torn() {
             true => Err(errno(libc::EIO).into()),
             false => Ok(()),
         }
+    }
+
+    /// Puts the file's pages back where zeros stand. What they hold may have been read, and stores into them did not arrive.
+    ///
+    /// # Errors
+    /// It could not be mapped, or some thread just meets another page that is gone: it is as torn as before.
+    pub fn mend(&self) -> Result<()> {
+        let maps = self.maps();
+        let Some(torn) = self.torn.settled() else {
+            return Err(errno(libc::EIO).into());
+        };
+        for Map { guard, map, start } in maps.iter() {
+            let Some((at, len)) = guard.gone() else {
+                continue;
+            };
+            let inside = at - map.as_mut_ptr() as usize;
+            let new = self.map(start + inside as u64, len)?;
+            // SAFETY: moves a map that nobody knows yet over a part of ours that is as long and of the same part of the file.
+            let moved = unsafe {
+                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+                libc::mremap(new.as_mut_ptr().cast(), len, len, flags, at)
+            };
+            if moved == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error().into());
+            }
+            // It is a part of ours now.
+            std::mem::forget(new);
+        }
+        self.whole.store(torn, Release);
+        Ok(())
+    }
+
+    fn map(&self, start: u64, len: usize) -> Result<MmapRaw> {
+        let mut options = MmapOptions::new();
+        options.offset(start).len(len);
+        Ok(match self.file.is_writable() {
+            true => options.map_raw(self.file.raw())?,
+            false => options.map_raw_read_only(self.file.raw())?,
+        })
     }
 
     fn maps(&self) -> MutexGuard<'_, Vec<Map>> {
@@ -129,18 +172,12 @@ impl FileMap {
         };
         let start = piece_start(first);
         let len = usize::try_from(piece_start(last + 1) - start).map_err(|_| Error::Memory)?;
-        let mut options = MmapOptions::new();
-        options.offset(start).len(len);
-        let map = if self.file.is_writable() {
-            options.map_raw(self.file.raw())?
-        } else {
-            options.map_raw_read_only(self.file.raw())?
-        };
+        let map = self.map(start, len)?;
         maps.try_reserve(1).map_err(|_| Error::Memory)?;
         let address = map.as_mut_ptr() as usize;
         let others = maps.first().map(|m| &m.guard);
         let guard = Guard::new(map.as_mut_ptr(), map.len(), others).ok_or(Error::Memory)?;
-        maps.push(Map { guard, _map: map });
+        maps.push(Map { guard, map, start });
         for n in first..=last {
             let inside = (piece_start(n) - start) as usize;
             self.pieces[n].store(address + inside, Release);
@@ -225,17 +262,6 @@ impl Storage for FileMap {
     }
 
     fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-        if buf.len() as u64 >= table::SIZE {
-            // A hole in a map costs a page of some file systems (tmpfs) when it is read, and there may be none.
-            let inside = self.file.read(at, buf)?;
-            let (known, end) = (self.known_len(), at.saturating_add(buf.len() as u64));
-            if at.saturating_add(inside as u64) < known.min(end) {
-                // Cut off since: the map would have raised SIGBUS.
-                return Err(errno(libc::EIO).into());
-            }
-            buf[inside..].fill(0);
-            return Ok(());
-        }
         if let Some(from) = self.one(at, buf.len()) {
             // SAFETY: as many bytes at `from` are mapped and inside the file; see below.
             unsafe { std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len()) };
@@ -258,6 +284,27 @@ impl Storage for FileMap {
             // meanwhile is data like any other.
             unsafe { std::ptr::copy_nonoverlapping(from, to.add(done), n) }
         })
+    }
+
+    fn read_by_call(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let inside = self.file.read(at, buf)?;
+        let (known, end) = (self.known_len(), at.saturating_add(buf.len() as u64));
+        if at.saturating_add(inside as u64) < known.min(end) {
+            // Cut off since: the map would have raised SIGBUS.
+            return Err(errno(libc::EIO).into());
+        }
+        buf[inside..].fill(0);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn whole_at(&self) -> u64 {
+        self.whole.load(Acquire)
+    }
+
+    #[inline(always)]
+    fn is_whole_since(&self, when: u64) -> bool {
+        self.torn.count() == when
     }
 
     #[inline(always)]
@@ -612,6 +659,7 @@ fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::format::block::VALUE_LEN;
+    use crate::format::table;
     use proptest::prelude::*;
     use std::os::unix::ffi::OsStrExt;
 
@@ -623,10 +671,11 @@ mod tests {
         let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
         let map = FileMap::new(File::open(&path, false).expect("opens")).expect("maps");
         let mut raw = [1; table::SIZE as usize];
-        map.read(1 << 16, &mut raw).expect("zeros behind the end");
+        map.read_by_call(1 << 16, &mut raw)
+            .expect("zeros behind the end");
         assert!(raw.iter().all(|&b| b == 0));
         file.as_file().set_len(8192).expect("is cut off");
-        assert!(map.read(4096, &mut raw).is_err());
+        assert!(map.read_by_call(4096, &mut raw).is_err());
     }
 
     /// A word as blocks hold them: text, zeros, sizes, anything.

@@ -1,13 +1,13 @@
 //! A page of a map that is gone raises SIGBUS at the next touch: somebody has cut the file off, the medium can't be read, or it
 //! is full and the file system (btrfs, UBIFS) makes room at the first store into a page. Only for addresses inside our own maps it
-//! is caught: the map is torn from then on, and a page of zeros takes the place of the one that is gone. Whoever has touched
-//! a map asks behind that whether it is torn, before anything follows from what he has read or stored. Every other SIGBUS
-//! goes to whoever was there before.
+//! is caught: a page of zeros takes the place of the one that is gone, and the map is torn until somebody has put the file's
+//! page back. Whoever has touched a map asks behind that whether it is torn, before anything follows from what he has read or
+//! stored. Every other SIGBUS goes to whoever was there before.
 
 use std::mem::MaybeUninit;
 use std::sync::Once;
 use std::sync::atomic::{
-    AtomicBool, AtomicUsize,
+    AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     compiler_fence, fence,
 };
@@ -16,27 +16,48 @@ struct Range {
     start: AtomicUsize,
     end: AtomicUsize,
     torn: Torn,
-    /// The range whose `torn` is set when a page of this one is gone.
+    /// The range whose `torn` counts the pages of this one that are gone.
     first: AtomicUsize,
+    /// Addresses of the lowest and the highest page of it that ever was.
+    low: AtomicUsize,
+    high: AtomicUsize,
 }
 
-/// Whether a page of one of the maps of a file was gone when it was touched.
-pub struct Torn(AtomicBool);
+/// How often a page of one of the maps of a file was gone when it was touched.
+pub struct Torn {
+    /// Counted before the zeros are there, and behind that.
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
 
 impl Torn {
+    const fn new() -> Self {
+        Self {
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
     /// Of what is not mapped yet.
     pub fn never() -> &'static Self {
-        static NEVER: Torn = Torn(AtomicBool::new(false));
+        static NEVER: Torn = Torn::new();
         &NEVER
     }
 
-    /// Asked behind a touch: whether it may have met zeros in the place of the page.
+    /// Asked behind a touch: zeros in the place of a page can have been met if it is another number than when all pages were
+    /// the file's.
     #[inline(always)]
-    pub fn is_set(&self) -> bool {
-        // The touch first. In this thread the handler has run by then, another one's has set this before the zeros were there.
+    pub fn count(&self) -> u64 {
+        // The touch first. In this thread the handler has run by then, another one's has counted before the zeros were there.
         compiler_fence(SeqCst);
         fence(Acquire);
-        self.0.load(Relaxed)
+        self.begun.load(Relaxed)
+    }
+
+    /// The same; `None` while some thread still puts zeros into such a place.
+    pub fn settled(&self) -> Option<u64> {
+        let ended = self.ended.load(SeqCst);
+        (self.begun.load(SeqCst) == ended).then_some(ended)
     }
 }
 
@@ -47,8 +68,10 @@ static RANGES: [Range; MOST] = [const {
     Range {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
-        torn: Torn(AtomicBool::new(false)),
+        torn: Torn::new(),
         first: AtomicUsize::new(0),
+        low: AtomicUsize::new(usize::MAX),
+        high: AtomicUsize::new(0),
     }
 }; MOST];
 
@@ -78,15 +101,25 @@ impl Guard {
         let from = NEXT.fetch_add(1, Relaxed) % MOST;
         let n = (from..MOST).chain(0..from).find(takes)?;
         let r = &RANGES[n];
-        r.torn.0.store(false, Relaxed);
+        r.torn.begun.store(0, Relaxed);
+        r.torn.ended.store(0, Relaxed);
+        r.low.store(usize::MAX, Relaxed);
+        r.high.store(0, Relaxed);
         r.first.store(first.map_or(n, |first| first.0), Relaxed);
         r.end.store(start + len, Release);
         Some(Self(n))
     }
 
-    /// Whether a page of it, or of a map of which it is the first, was gone.
+    /// How often a page of it, or of a map of which it is the first, was gone.
     pub fn torn(&self) -> &'static Torn {
         &RANGES[self.0].torn
+    }
+
+    /// Address and length of the part of it, whole pages, outside of which no page ever was gone; `None`: none was.
+    pub fn gone(&self) -> Option<(usize, usize)> {
+        let r = &RANGES[self.0];
+        let (low, high) = (r.low.load(SeqCst), r.high.load(SeqCst));
+        (low <= high).then(|| (low, high - low + page_size()))
     }
 }
 
@@ -96,6 +129,12 @@ impl Drop for Guard {
         r.end.store(0, Release);
         r.start.store(0, Release);
     }
+}
+
+/// Bytes a page of memory has. Safe in a signal handler.
+fn page_size() -> usize {
+    // SAFETY: no precondition.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
 fn install() {
@@ -122,26 +161,22 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
         start <= address && address < end
     };
     if let Some(r) = RANGES.iter().find(ours) {
-        // Before the zeros are there.
-        if let Some(first) = RANGES.get(r.first.load(Relaxed)) {
-            first.torn.0.store(true, SeqCst);
+        let page = page_size();
+        let start = address & !(page - 1);
+        r.low.fetch_min(start, SeqCst);
+        r.high.fetch_max(start, SeqCst);
+        let torn = RANGES.get(r.first.load(Relaxed)).map(|first| &first.torn);
+        if let Some(torn) = torn {
+            torn.begun.fetch_add(1, SeqCst);
         }
-        // SAFETY: no precondition; safe in a handler.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         // SAFETY: replaces one page of a map of ours, which is only ever copied from and stored to.
-        let p = unsafe {
-            libc::mmap(
-                (address & !(page - 1)) as *mut libc::c_void,
-                page,
-                prot,
-                flags,
-                -1,
-                0,
-            )
-        };
+        let p = unsafe { libc::mmap(start as *mut libc::c_void, page, prot, flags, -1, 0) };
         if p != libc::MAP_FAILED {
+            if let Some(torn) = torn {
+                torn.ended.fetch_add(1, SeqCst);
+            }
             return;
         }
     }

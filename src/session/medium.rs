@@ -198,22 +198,62 @@ mod tests {
     use super::*;
     use crate::engine::Position;
     use crate::engine::index::Reader;
-    use crate::format::Sizes;
     use crate::format::header::Header;
+    use crate::format::table::slot_offset;
+    use crate::format::{PAGE, Sizes};
     use std::os::unix::ffi::OsStrExt;
+
+    /// An empty database in `file`, and a writer.
+    fn new_database(file: &tempfile::NamedTempFile) -> (Arc<FileMap>, Engine<Medium, Words>) {
+        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
+        let sizes = Sizes::new(510, 128, 64).expect("sizes");
+        std::fs::write(file.path(), Header { sizes, clean: true }.bytes()).expect("a header");
+        let map = Arc::new(FileMap::new(File::open(&path, true).expect("opens")).expect("maps"));
+        let words = Words::Private(Box::default());
+        let engine = Engine::open(Medium::File(map.clone()), words, true, false).expect("opens");
+        (map, engine)
+    }
+
+    #[test]
+    fn to_finish_what_somebody_has_begun_costs_no_page_of_a_full_tmpfs() {
+        // A process was killed in a put of a new key, and then the tmpfs was full. Behind the pairs the file has holes, which were
+        // read through the map to find what the dead one had left there: that takes a page each, and there was none. Every put and
+        // delete of everybody was refused until there was room.
+        let file = tempfile::Builder::new()
+            .prefix("kissdb-")
+            .tempfile_in("/dev/shm");
+        let file = file.expect("a file on tmpfs");
+        let (_, mut engine) = new_database(&file);
+        for key in [b"/a", b"/b", b"/c"] {
+            engine.put(key, b"its value").expect("a put");
+        }
+        let blocks =
+            || std::os::unix::fs::MetadataExt::blocks(&file.as_file().metadata().expect("a file"));
+        let before = blocks();
+        let state = engine.st();
+        let end = state.end.load(Relaxed);
+        let holes = file
+            .as_file()
+            .metadata()
+            .expect("a file")
+            .len()
+            .saturating_sub(end);
+        assert!(holes >= PAIR, "{holes} bytes behind the end");
+        // It had taken the place, and has stored nothing.
+        state.end.store(end + PAIR, Relaxed);
+        state.intent_pair.store(end, Relaxed);
+        state.intent.store(slot_offset(PAGE, 3), Relaxed);
+        assert_eq!(engine.get(b"/b", &mut [0; 64]).expect("a get"), Some(9));
+        assert_eq!(engine.st().intent.load(Relaxed), 0, "it is not finished");
+        assert_eq!(blocks(), before);
+    }
 
     #[test]
     fn who_reads_without_the_lock_comes_past_nothing_in_a_torn_map() {
         // A disk was full and a put was refused, while another thread iterated with the same handle and met the zeros that
         // stood in for the page: it went on behind the key that it had not read, and the user never saw it.
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("a path");
-        let sizes = Sizes::new(510, 128, 64).expect("sizes");
-        std::fs::write(file.path(), Header { sizes, clean: true }.bytes()).expect("a header");
-        let map = Arc::new(FileMap::new(File::open(&path, true).expect("opens")).expect("maps"));
-        let state = Box::<State>::default();
-        let medium = Medium::File(map.clone());
-        let mut engine = Engine::open(medium, Words::Private(state), true, false).expect("opens");
+        let (map, mut engine) = new_database(&file);
         for key in [b"/a", b"/b", b"/c"] {
             engine.put(key, b"its value").expect("a put");
             assert_eq!(engine.get(key, &mut [0; 64]).expect("a get"), Some(9));
@@ -222,7 +262,7 @@ mod tests {
             index: engine.index(),
             store: &*map,
             state: engine.st(),
-            sizes,
+            sizes: engine.sizes(),
         };
         let keys = || {
             let (mut pos, mut keys) = (Position::default(), Vec::new());

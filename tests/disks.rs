@@ -23,7 +23,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use support::ffi::{Plain, RDWR, RWCREAT, SETTINGS, Sizes};
 use support::{Scratch, check, original};
@@ -533,6 +533,40 @@ fn get(db: &Plain, k: u64) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
+/// Reads through a handle, without its lock, while others change the file: each value is one that was put, and the key
+/// `steady` is always there.
+fn reads(db: &Plain, steady: u64, stop: &AtomicBool) -> Result<(), String> {
+    while !stop.load(SeqCst) {
+        for k in 0..=steady {
+            let Some(found) = get(db, k).map_err(|e| format!("a reader: {e}"))? else {
+                match k == steady {
+                    true => return Err("a reader: the steady key is gone".into()),
+                    false => continue,
+                }
+            };
+            let version = found.first_chunk().map(|&v| u64::from_le_bytes(v));
+            if version.and_then(|version| value(k, version)) != Some(found) {
+                return Err(format!("a reader: key {k} has what nobody has put"));
+            }
+        }
+        let keys = db.keys().map_err(|rc| format!("a reader iterates: {rc}"))?;
+        let times = keys.iter().filter(|&k| *k == key(steady)).count();
+        if times != 1 {
+            return Err(format!(
+                "a reader iterates: the steady key came {times} times"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// How many descriptors this process has of a file.
+fn descriptors(path: &Path) -> Result<usize, String> {
+    let fds = fs::read_dir("/proc/self/fd").map_err(|e| e.to_string())?;
+    let fds = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    Ok(fds.filter(|to| to == path).count())
+}
+
 /// A life that meets the end of the room, one without any, and one behind it; how many changes were refused.
 /// `late`: the file system makes room at the first store into a page.
 fn fill_up(at: &Path, late: bool, seed: u64) -> Result<u64, String> {
@@ -557,6 +591,10 @@ fn fill_up(at: &Path, late: bool, seed: u64) -> Result<u64, String> {
         // SAFETY: an open descriptor. An error is the disk's.
         unsafe { libc::fdatasync(db.fd()) };
     };
+    let some = (1..).find(|&version| value(keys, version).is_some());
+    if model.change(&db, keys, some.unwrap_or(1))? {
+        return Err("refused while there was room".into());
+    }
     for _ in 0..rng.below(3 * keys) {
         if change(&db, &mut model, &mut rng)? {
             return Err("refused while there was room".into());
@@ -568,14 +606,29 @@ fn fill_up(at: &Path, late: bool, seed: u64) -> Result<u64, String> {
     for life in 0..1 + rng.below(4) {
         sync(&db);
         filler.fill();
-        for _ in 0..rng.below(60) {
-            if rng.one_in(8) {
-                sync(&db);
+        let stop = AtomicBool::new(false);
+        let mut changes = |rng: &mut Rng| -> Result<(), String> {
+            for _ in 0..rng.below(60) {
+                if rng.one_in(8) {
+                    sync(&db);
+                }
+                if rng.one_in(12) {
+                    filler.leave(rng.below(16) << 12);
+                }
+                refused += u64::from(change(&db, &mut model, rng)?);
             }
-            if rng.one_in(12) {
-                filler.leave(rng.below(16) << 12);
-            }
-            refused += u64::from(change(&db, &mut model, &mut rng)?);
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| reads(&db, keys, &stop));
+            let changed = changes(&mut rng);
+            stop.store(true, SeqCst);
+            changed.and(reader.join().expect("the reader"))
+        })
+        .map_err(|e| format!("life {life}: {e}"))?;
+        let kept = descriptors(&path)?;
+        if kept > 8 {
+            return Err(format!("life {life}: {kept} descriptors of one handle"));
         }
         let judged = model.judge(&db, keys, false);
         judged.map_err(|e| format!("life {life}: {e}"))?;

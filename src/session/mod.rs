@@ -399,7 +399,7 @@ impl Session {
             self.set_engine(resting);
         }
         match self.engine.store() {
-            Medium::File(map) if self.beside.is_none() && map.file().is_writable() >= writable => {
+            Medium::File(map) if map.file().is_writable() >= writable => {
                 map.mend()?;
                 self.engine.begin_anew(writable);
             }

@@ -251,10 +251,11 @@ impl Index {
         self.places.put(slot, print, t, pair, side)
     }
 
-    /// Remembers which copy is current of the pair of a live slot.
+    /// Remembers which copy is current of the pair of a live slot, if the pair is known: who folds meets slots whose rows
+    /// are old.
     pub(crate) fn set_current(&self, place: &Place, print: u16, side: Side) {
         self.places
-            .put(place.index, print, place.table, place.pair, side);
+            .update(place.index, print, place.table, place.pair, side);
     }
 
     /// The first table from `from` on where this fingerprint is.

@@ -227,14 +227,22 @@ impl Places {
     /// Remembers that a slot of a table has this fingerprint, and its pair and current copy; `false` if there is no
     /// place for it.
     pub fn put(&self, slot: u16, print: u16, table: usize, pair: u64, side: Side) -> bool {
-        let hint = Hint::new(slot, pair, side);
-        if let Some((line, lane)) = self.lane(slot, print, table) {
-            line.hints[lane].store(hint.0, Relaxed);
+        if self.update(slot, print, table, pair, side) {
             return true;
         }
+        let hint = Hint::new(slot, pair, side);
         let inserted = Self::insert(self.lines(), slot, print, table, hint);
         self.count.fetch_add(inserted.into(), Relaxed);
         inserted
+    }
+
+    /// Remembers pair and current copy of an entry, if there is one.
+    pub fn update(&self, slot: u16, print: u16, table: usize, pair: u64, side: Side) -> bool {
+        let entry = self.lane(slot, print, table);
+        if let Some((line, lane)) = entry {
+            line.hints[lane].store(Hint::new(slot, pair, side).0, Relaxed);
+        }
+        entry.is_some()
     }
 
     fn insert(lines: &[Line], slot: u16, print: u16, table: usize, hint: Hint) -> bool {

@@ -39,6 +39,44 @@ fn with_two_in_the_log() -> Mem {
 }
 
 #[test]
+fn who_folds_what_others_have_put_again_finds_their_next_delete() {
+    // Three programs used a database on a disk. One of them deleted a key, put it again and then once more, into the log;
+    // another one, which had last looked while the key was deleted, brought the log into the pairs. Then the first one deleted
+    // the key again. The second one went on finding the value for as long as it ran, and what it put there itself was lost.
+    let several = Several::new();
+    let (mut one, mut other) = (several.writer(|_| ()), several.writer(|_| ()));
+    let is_logged = |e: &super::several::Handle| slots_of_a_and_b(&e.store().bytes())[0].record();
+    one.put(b"a", b"1").expect("puts");
+    one.put(b"b", b"1").expect("puts");
+    // A log, with /b in it.
+    for n in 0..4 {
+        one.put(b"b", &[n]).expect("puts");
+    }
+    // Checked by the other one, and both copies good.
+    one.sync().expect("syncs");
+    one.put(b"a", b"2").expect("puts");
+    assert_eq!(other.get(b"a", &mut [0; 8]).expect("reads"), Some(1));
+    assert!(one.delete(b"a").expect("deletes"));
+    assert_eq!(other.get(b"a", &mut [0; 8]).expect("reads"), None);
+    // With copies that differ the next value of this epoch goes into the log.
+    for value in [b"3", b"4", b"5"] {
+        one.put(b"a", value).expect("puts");
+        if value == b"3" {
+            one.sync().expect("syncs");
+        }
+    }
+    assert!(is_logged(&one).is_some());
+    assert!(other.fold().expect("folds"));
+    assert!(is_logged(&one).is_none());
+    assert!(one.delete(b"a").expect("deletes"));
+    assert_eq!(other.get(b"a", &mut [0; 8]).expect("reads"), None);
+    other.put(b"a", b"6").expect("puts");
+    let mut value = [0; 1];
+    assert_eq!(one.get(b"a", &mut value).expect("reads"), Some(1));
+    assert_eq!(&value, b"6");
+}
+
+#[test]
 fn a_full_log_makes_room_for_a_key_that_is_not_in_it() {
     let mut e = open(empty(128, 8028));
     e.put(b"a", b"1").expect("puts");

@@ -73,6 +73,8 @@ struct Stage {
     reads: AtomicU64,
     /// The number of the last value of each steady key whose put has ended.
     put: [AtomicU64; STEADY as usize],
+    /// What each blinking key was given last, begun and ended: twice the number of the value, and one more for its delete.
+    given: [[AtomicU64; 2]; BLINKING as usize],
 }
 
 impl Stage {
@@ -80,7 +82,33 @@ impl Stage {
         self.scratch.db("reads.db")
     }
 
-    /// Overwrites, deletes and puts until it is over; each life of its handle has `calls` of them. Only one writer has
+    /// Gets a blinking key: a value that it has been given, and that it had not lost before the call, or nothing.
+    fn look(&self, db: &Plain, n: u64, key: &[u8]) {
+        let [begun, ended] = &self.given[n as usize];
+        let before = ended.load(Acquire);
+        let found = db.get(key);
+        let after = begun.load(Acquire);
+        let name = key.escape_ascii();
+        let known = format!("{name}: given {before} before, {after} behind");
+        match found {
+            Ok(found) => {
+                let number = judge(key, &found);
+                assert!(
+                    (before..=after).contains(&(2 * number)),
+                    "{known}: {number}"
+                );
+            }
+            Err(rc) => {
+                assert_eq!(rc, 1, "{name}");
+                assert!(
+                    before == 0 || before % 2 == 1 || after != before,
+                    "{known}: gone"
+                );
+            }
+        }
+    }
+
+    /// Overwrites, deletes and puts until it is over, and looks at the keys of others; each life of its handle has `calls` of them. Only one writer has
     /// the numbers of a key.
     fn write(&self, path: &Path, calls: u64, mine: impl Fn(u64) -> bool, seed: u64) {
         let (steady, blinking) = keys();
@@ -92,14 +120,21 @@ impl Stage {
                 let (n, both) = (rng.below(STEADY), rng.below(BLINKING));
                 if rng.one_in(3) && mine(both) {
                     let key = &blinking[both as usize];
+                    let [begun, ended] = &self.given[both as usize];
+                    let last = ended.load(Relaxed);
                     if rng.one_in(2) {
+                        begun.store(last | 1, Release);
                         let rc = db.delete(key).0;
-                        assert!(rc == 0 || rc == 1, "delete: {rc}");
+                        let there = last % 2 == 0 && last != 0;
+                        assert_eq!(rc, i32::from(!there), "delete of what was given {last}");
                     } else {
-                        let number = numbers.entry(key.clone()).or_insert(0u64);
-                        *number += 1;
-                        assert_eq!(db.put(key, &value(key, *number)).0, 0);
+                        let number = last / 2 + 1;
+                        begun.store(2 * number, Release);
+                        assert_eq!(db.put(key, &value(key, number)).0, 0);
                     }
+                    ended.store(begun.load(Relaxed), Release);
+                } else if !mine(both) {
+                    self.look(&db, both, &blinking[both as usize]);
                 } else if mine(n) {
                     let key = &steady[n as usize];
                     let number = numbers.entry(key.clone()).or_insert(0);
@@ -141,13 +176,8 @@ impl Stage {
                     number >= put,
                     "{name}: {number}, but {put} was there before"
                 );
-                let key = &blinking[rng.below(BLINKING) as usize];
-                match db.get(key) {
-                    Ok(found) => {
-                        judge(key, &found);
-                    }
-                    Err(rc) => assert_eq!(rc, 1, "{}", key.escape_ascii()),
-                }
+                let n = rng.below(BLINKING);
+                self.look(db, n, &blinking[n as usize]);
                 assert_eq!(db.get(b"/never"), Err(1));
             }
             let mut times = BTreeMap::new();
@@ -177,6 +207,7 @@ fn stage(play: impl Fn(&Stage)) {
             over: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             put: Default::default(),
+            given: Default::default(),
         };
         let db = Plain::opened(&stage.path(), ffi::RWCREAT, SETTINGS).expect("opens");
         for key in keys().0 {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::slot::Slot;
+use proptest::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -119,5 +120,66 @@ impl Storage for Shared {
     }
     fn is_file(&self) -> bool {
         true
+    }
+}
+
+/// One step of one of three handles.
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, usize),
+    Delete(u8),
+    Get(u8),
+    Keys,
+    Fold,
+    Sync,
+}
+
+fn step() -> impl Strategy<Value = (usize, Step)> {
+    let key = || 0..2u8;
+    let step = prop_oneof![
+        6 => (key(), 1..60usize).prop_map(|(k, len)| Step::Put(k, len)),
+        3 => key().prop_map(Step::Delete),
+        6 => key().prop_map(Step::Get),
+        1 => Just(Step::Keys),
+        1 => Just(Step::Fold),
+        1 => Just(Step::Sync),
+    ];
+    (0..3usize, step)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// What one handle has changed the others find, whatever they remember; values go into pairs and into the log, and back.
+    #[test]
+    fn all_handles_find_the_same(steps in prop::collection::vec(step(), 0..1500)) {
+        let several = Several::new();
+        let mut handles = [0; 3].map(|_| several.writer(|_| ()));
+        let mut model = std::collections::BTreeMap::new();
+        for (n, (handle, step)) in steps.into_iter().enumerate() {
+            let e = &mut handles[handle];
+            match step {
+                Step::Put(k, len) => {
+                    let value = vec![n as u8; len];
+                    e.put(&[b'a' + k], &value)?;
+                    model.insert(k, value);
+                }
+                Step::Delete(k) => prop_assert_eq!(e.delete(&[b'a' + k])?, model.remove(&k).is_some()),
+                Step::Get(k) => {
+                    let mut buf = [0; 60];
+                    let found = e.get(&[b'a' + k], &mut buf)?.map(|size| buf[..size].to_vec());
+                    prop_assert_eq!(found.as_ref(), model.get(&k));
+                }
+                Step::Keys => {
+                    let (mut pos, mut keys) = (Position::default(), Vec::new());
+                    while let Some(key) = e.next(&mut pos, None)? {
+                        keys.push(key[0] - b'a');
+                    }
+                    prop_assert!(keys.iter().eq(model.keys()));
+                }
+                Step::Fold => drop(e.fold()?),
+                Step::Sync => e.sync()?,
+            }
+        }
     }
 }

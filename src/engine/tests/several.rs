@@ -123,21 +123,26 @@ impl Storage for Shared {
     }
 }
 
+/// Two of one slot, in two tables then, and another one.
+const KEYS: [&[u8]; 3] = [b"/k0", b"/k176", b"b"];
+
 /// One step of one of three handles.
 #[derive(Debug, Clone)]
 enum Step {
-    Put(u8, usize),
-    Delete(u8),
-    Get(u8),
+    Put(usize, usize),
+    Delete(usize),
+    Get(usize),
     Keys,
     Fold,
     Sync,
 }
 
 fn step() -> impl Strategy<Value = (usize, Step)> {
-    let key = || 0..2u8;
+    let key = || 0..KEYS.len();
+    // In one sector, in two, in many.
+    let len = prop_oneof![6 => 1..60usize, 1 => 300..600usize, 1 => 3000..8029usize];
     let step = prop_oneof![
-        6 => (key(), 1..60usize).prop_map(|(k, len)| Step::Put(k, len)),
+        6 => (key(), len).prop_map(|(k, len)| Step::Put(k, len)),
         3 => key().prop_map(Step::Delete),
         6 => key().prop_map(Step::Get),
         1 => Just(Step::Keys),
@@ -161,21 +166,23 @@ proptest! {
             match step {
                 Step::Put(k, len) => {
                     let value = vec![n as u8; len];
-                    e.put(&[b'a' + k], &value)?;
+                    e.put(KEYS[k], &value)?;
                     model.insert(k, value);
                 }
-                Step::Delete(k) => prop_assert_eq!(e.delete(&[b'a' + k])?, model.remove(&k).is_some()),
+                Step::Delete(k) => prop_assert_eq!(e.delete(KEYS[k])?, model.remove(&k).is_some()),
                 Step::Get(k) => {
-                    let mut buf = [0; 60];
-                    let found = e.get(&[b'a' + k], &mut buf)?.map(|size| buf[..size].to_vec());
+                    let mut buf = [0; 8028];
+                    let found = e.get(KEYS[k], &mut buf)?.map(|size| buf[..size].to_vec());
                     prop_assert_eq!(found.as_ref(), model.get(&k));
                 }
                 Step::Keys => {
                     let (mut pos, mut keys) = (Position::default(), Vec::new());
-                    while let Some(key) = e.next(&mut pos, None)? {
-                        keys.push(key[0] - b'a');
+                    while let Some(mut key) = e.next(&mut pos, None)? {
+                        key.retain(|&b| b != 0);
+                        keys.push(KEYS.iter().position(|k| **k == key));
                     }
-                    prop_assert!(keys.iter().eq(model.keys()));
+                    keys.sort();
+                    prop_assert!(keys.into_iter().eq(model.keys().map(|&k| Some(k))));
                 }
                 Step::Fold => drop(e.fold()?),
                 Step::Sync => e.sync()?,
